@@ -159,5 +159,9 @@ fn configure(socket: SockRef<'_>, options: &SocketOptions) -> io::Result<()> {
 }
 
 fn in_progress(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::WouldBlock || error.kind() == io::ErrorKind::InProgress
+    #[cfg(unix)]
+    if error.raw_os_error() == Some(libc::EINPROGRESS) {
+        return true;
+    }
+    error.kind() == io::ErrorKind::WouldBlock
 }
