@@ -36,7 +36,7 @@ impl Default for SocketOptions {
 pub struct Keepalive {
     /// Idle time before the first probe (`TCP_KEEPIDLE`).
     pub time: Duration,
-    /// Time between probes (`TCP_KEEPINTVL`).
+    /// Time between probes (`TCP_KEEPINTVL`); ignored where the system has no such option.
     pub interval: Duration,
     /// Unanswered probes after which the connection is given up (`TCP_KEEPCNT`); ignored where
     /// the system has no such option.

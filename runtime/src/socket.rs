@@ -52,15 +52,15 @@ pub fn listen(addr: SocketAddr, options: &ListenOptions) -> io::Result<TcpListen
     Ok(socket.into())
 }
 
-/// Gives a socket that `listener` accepted its options, where the system has not done so.
+/// Gives an accepted socket its options, where the system has not done so.
 ///
 /// # Errors
 /// Those of the operating system.
-pub fn accepted(stream: &TcpStream, options: &SocketOptions) -> io::Result<()> {
+pub fn accepted(socket: SockRef<'_>, options: &SocketOptions) -> io::Result<()> {
     if cfg!(target_os = "linux") {
         return Ok(());
     }
-    configure(SockRef::from(stream), options)
+    configure(socket, options)
 }
 
 /// Makes a non-blocking socket and begins to connect it. It is connected, or has failed, once it
@@ -88,11 +88,11 @@ pub fn connect(addr: SocketAddr, options: &ConnectOptions) -> io::Result<TcpStre
 /// # Errors
 /// The error with which the connection failed; [`WouldBlock`](io::ErrorKind::WouldBlock) if it is
 /// still being made.
-pub fn connected(stream: &TcpStream) -> io::Result<()> {
-    if let Some(error) = stream.take_error()? {
+pub fn connected(socket: SockRef<'_>) -> io::Result<()> {
+    if let Some(error) = socket.take_error()? {
         return Err(error);
     }
-    match stream.peer_addr() {
+    match socket.peer_addr() {
         Err(error) if error.kind() == io::ErrorKind::NotConnected => {
             Err(io::ErrorKind::WouldBlock.into())
         }
@@ -139,10 +139,9 @@ fn configure(socket: SockRef<'_>, options: &SocketOptions) -> io::Result<()> {
         socket.set_tcp_nodelay(true)?;
     }
     if let Some(keepalive) = &options.keepalive {
-        let params =
-            TcpKeepalive::new().with_time(keepalive.time).with_interval(keepalive.interval);
-        #[cfg(not(windows))]
-        let params = params.with_retries(keepalive.retries);
+        let params = TcpKeepalive::new().with_time(keepalive.time);
+        #[cfg(not(any(target_os = "openbsd", target_os = "solaris")))]
+        let params = params.with_interval(keepalive.interval).with_retries(keepalive.retries);
         socket.set_tcp_keepalive(&params)?;
     }
     #[cfg(any(target_os = "linux", target_os = "android"))]

@@ -141,6 +141,14 @@ impl AsyncRead for Shared {
     ) -> Poll<io::Result<usize>> {
         self.with(|io| io.poll_read(cx, buf))
     }
+
+    fn poll_read_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.with(|io| io.poll_read_vectored(cx, bufs))
+    }
 }
 
 impl AsyncWrite for Shared {
