@@ -6,7 +6,8 @@
 //! #[tokio::main]
 //! async fn main() -> Result<(), anypea_tokio::NoTokio> {
 //!     let runtime = Tokio::current()?;
-//!     // Node::new(runtime, Config::default())
+//!     // let node = Node::new(runtime, Config::default())?;
+//! #   drop(runtime);
 //!     Ok(())
 //! }
 //! ```

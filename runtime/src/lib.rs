@@ -10,8 +10,8 @@
 //! | [`Runtime`] | all of these, and randomness |
 //!
 //! Why traits of our own? Because there is no common one: tokio, async-std and smol agree on
-//! [`Future`](std::future::Future) and [`Waker`](std::task::Waker) and on little else. Bytes do
-//! have a common pair of traits outside tokio, [`AsyncRead`](futures_io::AsyncRead) and
+//! [`Future`] and [`Waker`](std::task::Waker) and on little else. Bytes do have a common pair of
+//! traits outside tokio, [`AsyncRead`](futures_io::AsyncRead) and
 //! [`AsyncWrite`](futures_io::AsyncWrite) of `futures-io`, so those are used as they are.
 //!
 //! Each trait states the contract that an implementation must keep, where the implementer reads

@@ -22,7 +22,8 @@ pub type WriteHalf = Box<dyn AsyncWrite + Send + Unpin>;
 /// # Contract for what an adapter puts into it
 /// - `poll_close` on the writing half shuts the sending direction down (it sends a FIN), once; it
 ///   can be called again and is then without effect.
-/// - Dropping one half while the other lives sends nothing. Dropping both closes the socket.
+/// - Dropping one half while the other lives sends nothing. Dropping both, and all handles of the
+///   socket, closes the connection.
 /// - Vectored writes reach the socket as such.
 /// - Each direction remembers one waker, the one polled last.
 pub struct Stream {
