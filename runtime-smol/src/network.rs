@@ -1,7 +1,7 @@
 use crate::Smol;
 use anypea_runtime::{
     BoxFuture, ConnectOptions, ListenOptions, Listener, Network, Socket, SocketOptions, Stream,
-    futures_io::{AsyncRead, AsyncWrite, IoSlice, IoSliceMut},
+    futures_io::{AsyncRead, AsyncWrite, IoSlice},
     socket,
     socket2::SockRef,
 };
@@ -81,18 +81,6 @@ fn stream(io: Async<TcpStream>) -> Stream {
 struct Connection(Async<TcpStream>);
 
 impl Socket for Connection {
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.get_ref().local_addr()
-    }
-
-    fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.0.get_ref().peer_addr()
-    }
-
-    fn abort(&self) {
-        socket::abort(SockRef::from(&self.0));
-    }
-
     fn sock_ref(&self) -> Option<SockRef<'_>> {
         Some(SockRef::from(&self.0))
     }
@@ -110,14 +98,6 @@ impl AsyncRead for Half {
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         Pin::new(&mut &self.0.0).poll_read(cx, buf)
-    }
-
-    fn poll_read_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &mut [IoSliceMut<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut &self.0.0).poll_read_vectored(cx, bufs)
     }
 }
 

@@ -2,7 +2,6 @@ use crate::Tokio;
 use anypea_runtime::{Clock, Timer};
 use pin_project_lite::pin_project;
 use std::{
-    fmt,
     future::{Future, pending},
     pin::Pin,
     sync::{Arc, PoisonError, RwLock},
@@ -64,6 +63,7 @@ impl Timer for Alarm {
 ///
 /// A runtime drops its tasks before it stops its timers. So a task that only waits to be dropped
 /// learns of the end in time.
+#[derive(Debug)]
 pub(crate) struct Life {
     alive: Arc<RwLock<bool>>,
     witness: AbortHandle,
@@ -84,12 +84,6 @@ impl Life {
 impl Drop for Life {
     fn drop(&mut self) {
         self.witness.abort();
-    }
-}
-
-impl fmt::Debug for Life {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Life").finish_non_exhaustive()
     }
 }
 

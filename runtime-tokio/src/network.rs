@@ -1,7 +1,7 @@
 use crate::Tokio;
 use anypea_runtime::{
     BoxFuture, ConnectOptions, ListenOptions, Listener, Network, Socket, SocketOptions, Stream,
-    futures_io::{AsyncRead, AsyncWrite, IoSlice, IoSliceMut},
+    futures_io::{AsyncRead, AsyncWrite, IoSlice},
     socket,
     socket2::SockRef,
 };
@@ -83,18 +83,6 @@ fn stream(io: TcpStream) -> Stream {
 struct Connection(TcpStream);
 
 impl Socket for Connection {
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
-    }
-
-    fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.0.peer_addr()
-    }
-
-    fn abort(&self) {
-        socket::abort(SockRef::from(&self.0));
-    }
-
     fn sock_ref(&self) -> Option<SockRef<'_>> {
         Some(SockRef::from(&self.0))
     }
@@ -146,15 +134,6 @@ impl AsyncRead for Half {
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         self.poll_transfer(cx, Interest::READABLE, buf.len(), |io| io.try_read(buf))
-    }
-
-    fn poll_read_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &mut [IoSliceMut<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let wanted = bufs.iter().map(|buf| buf.len()).sum();
-        self.poll_transfer(cx, Interest::READABLE, wanted, |io| io.try_read_vectored(bufs))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The socket under a stream, and the one place where real sockets are made.
 
 use crate::{ConnectOptions, ListenOptions, SocketOptions};
-use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket as RawSocket, TcpKeepalive, Type};
 use std::{
     io,
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
@@ -9,28 +9,44 @@ use std::{
 };
 
 /// The socket under a [`Stream`](crate::Stream), as far as it is of use beside the two halves.
+///
+/// An adapter for real sockets implements [`sock_ref`](Self::sock_ref), from which the rest
+/// follows. What has no real socket says the rest itself, as far as it has something to say.
 pub trait Socket: Send + Sync + 'static {
     /// Returns the address of this end.
     ///
     /// # Errors
     /// Those of the operating system; [`Unsupported`](io::ErrorKind::Unsupported) if there is no
     /// socket.
-    fn local_addr(&self) -> io::Result<SocketAddr>;
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.sock_ref().ok_or(io::ErrorKind::Unsupported)?.local_addr().and_then(internet)
+    }
 
     /// Returns the address of the other end.
     ///
     /// # Errors
-    /// As for [`local_addr`](Self::local_addr).
-    fn peer_addr(&self) -> io::Result<SocketAddr>;
+    /// As for [`local_addr`](Self::local_addr); a connection that was reset has no other end.
+    fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.sock_ref().ok_or(io::ErrorKind::Unsupported)?.peer_addr().and_then(internet)
+    }
 
     /// Has the connection end with a reset (RFC 9293, 3.10.5): what is queued on either side is
     /// thrown away. It takes effect when the halves and all handles of this socket are dropped.
-    fn abort(&self);
+    fn abort(&self) {
+        if let Some(socket) = self.sock_ref() {
+            // It fails only on a socket that is of no use any more, which a plain close ends too.
+            let _ = socket.set_linger(Some(Duration::ZERO));
+        }
+    }
 
     /// Lends the real socket, for options that are not covered here; `None` if there is none.
     fn sock_ref(&self) -> Option<SockRef<'_>> {
         None
     }
+}
+
+fn internet(addr: SockAddr) -> io::Result<SocketAddr> {
+    addr.as_socket().ok_or(io::ErrorKind::Unsupported.into())
 }
 
 /// Makes a listening socket: non-blocking, its address reusable while old connections linger in
@@ -110,12 +126,6 @@ pub fn close(socket: SockRef<'_>) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
         done => done,
     }
-}
-
-/// Has the socket send a reset, in place of a FIN, when its last handle is closed.
-pub fn abort(socket: SockRef<'_>) {
-    // It fails only on a socket that is of no use any more, which a plain close ends as well.
-    let _ = socket.set_linger(Some(Duration::ZERO));
 }
 
 fn tcp(addr: SocketAddr) -> io::Result<RawSocket> {

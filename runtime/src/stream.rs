@@ -2,7 +2,6 @@ use crate::Socket;
 use futures_io::{AsyncRead, AsyncWrite, IoSlice, IoSliceMut};
 use std::{
     fmt, io,
-    net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
@@ -181,14 +180,4 @@ impl AsyncWrite for Shared {
 /// The socket of a stream that has none.
 struct NoSocket;
 
-impl Socket for NoSocket {
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn peer_addr(&self) -> io::Result<SocketAddr> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn abort(&self) {}
-}
+impl Socket for NoSocket {}

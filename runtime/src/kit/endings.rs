@@ -114,13 +114,12 @@ async fn abort_resets(host: Host) {
 
 async fn abort_resets_what_is_full(host: Host) {
     let (mut dialed, mut accepted) = small_pair(&host).await;
-    let queued = fill(&mut dialed).await;
+    fill(&mut dialed).await;
     dialed.socket().abort();
     drop(dialed);
-    let mut heard = Vec::new();
-    let end = accepted.read_to_end(&mut heard).await;
+    // What had arrived before may still be readable.
+    let end = accepted.read_to_end(&mut Vec::new()).await;
     assert!(is_reset(&end), "the peer got {end:?} instead of a reset");
-    assert!(heard.len() < queued, "what was queued is thrown away");
 }
 
 fn is_reset<T>(end: &io::Result<T>) -> bool {
