@@ -161,7 +161,7 @@ pub fn run_except<H: Harness>(names: &[&str], make: impl Fn() -> H + Send + Sync
             continue;
         }
         let make = Arc::clone(&make);
-        match guarded(case.name, move || case.run(Box::new(make()))) {
+        match guarded(case.name, LIMIT, move || case.run(Box::new(make()))) {
             Ok(()) => println!("{} ... ok", case.name),
             Err(why) => {
                 println!("{} ... FAILED: {why}", case.name);
@@ -173,7 +173,11 @@ pub fn run_except<H: Harness>(names: &[&str], make: impl Fn() -> H + Send + Sync
 }
 
 /// Runs `body` on a thread of that name. If it hangs, so does the thread, but not the caller.
-fn guarded(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), String> {
+fn guarded(
+    name: &str,
+    limit: Duration,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<(), String> {
     let (report, outcome) = mpsc::channel();
     thread::Builder::new()
         .name(name.into())
@@ -183,13 +187,57 @@ fn guarded(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), Strin
             let _ = report.send(outcome.map_err(|panic| message(&*panic)));
         })
         .expect("the system has no thread for the case");
-    outcome
-        .recv_timeout(LIMIT)
-        .unwrap_or_else(|_| Err(format!("did not end within {} s", LIMIT.as_secs())))
+    outcome.recv_timeout(limit).unwrap_or_else(|_| Err(format!("did not end within {limit:?}")))
 }
 
 fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("panicked").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// A runtime that is no good.
+    struct Broken;
+
+    impl Harness for Broken {
+        fn runtime(&self) -> Arc<dyn Runtime> {
+            panic!("there is no runtime")
+        }
+
+        fn block_on(&self, _: BoxFuture<'static, ()>) {}
+    }
+
+    #[test]
+    fn every_failed_case_is_named() {
+        let left_out = cases().next().expect("a case").name();
+        let run = || run_except(&[left_out], || Broken);
+        let report = message(&*catch_unwind(run).expect_err("all cases fail"));
+        let named = |case: &Case| report.contains(&format!("{}: there is no runtime", case.name()));
+        assert!(cases().skip(1).all(named), "{report}");
+        assert!(!report.contains(left_out), "{report}");
+    }
+
+    #[test]
+    fn a_case_that_hangs_is_given_up() {
+        let (_never, forever) = mpsc::channel::<()>();
+        let outcome = guarded("hangs", Duration::ZERO, move || forever.recv().unwrap_or(()));
+        assert_eq!(outcome, Err("did not end within 0ns".to_owned()));
+    }
+
+    #[test]
+    #[should_panic(expected = "the kit has no case `no such case`")]
+    fn only_cases_that_exist_can_be_left_out() {
+        run_except(&["no such case"], || Broken);
+    }
+
+    #[test]
+    fn names_are_unique() {
+        let names: BTreeSet<_> = cases().map(Case::name).collect();
+        assert_eq!(names.len(), cases().count());
+    }
 }
