@@ -1,0 +1,113 @@
+//! From an address, or an accepted stream, to a live connection.
+
+use crate::{
+    ConnectError, Connection, Hook, Peer, Side,
+    admission::{Slot, canonical},
+    deadline::within,
+    life,
+    peer::Conn,
+    stats::count,
+};
+use anypea_runtime::{ConnectOptions, Stream};
+use bytes::BytesMut;
+use futures::FutureExt;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
+
+/// How long the FIN of a connection without [`Writing`](crate::Writing) may take.
+const FIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(crate) async fn dial(
+    slot: Slot,
+    side: Side,
+    options: ConnectOptions,
+    time: Duration,
+) -> Result<Peer, ConnectError> {
+    let addr = slot.addr;
+    let runtime = slot.inner.runtime.clone();
+    let stream = match within(&*runtime, time, runtime.connect(addr, &options)).await {
+        Some(Ok(stream)) => stream,
+        Some(Err(error)) => return Err(ConnectError::Io { addr, error }),
+        None => return Err(ConnectError::TimedOut { addr, after: time }),
+    };
+    set_up(slot, side, stream).await
+}
+
+/// Shakes hands, if that is enabled, and registers the connection.
+pub(crate) async fn set_up(slot: Slot, side: Side, stream: Stream) -> Result<Peer, ConnectError> {
+    let (slot, peer) = begin(slot, side, &stream)?;
+    let Some(hook) = slot.inner.protocols().handshake.clone() else {
+        return establish(slot, peer, stream, BytesMut::new());
+    };
+    let addr = slot.addr;
+    let inner = slot.inner.clone();
+    let conn = Connection::new(peer.clone(), stream);
+    let handshake = AssertUnwindSafe(async { (hook.call)(conn).await }).catch_unwind();
+    let failed = |error| {
+        count(&inner.counters.handshake_errors);
+        ConnectError::Handshake { addr, error }
+    };
+    let conn = match within(&*inner.runtime, hook.limit, handshake).await {
+        Some(Ok(conn)) => conn.map_err(failed)?,
+        Some(Err(panic)) => {
+            inner.panicked(Hook::Handshake, panic);
+            return Err(ConnectError::Panicked(addr));
+        }
+        None => {
+            count(&inner.counters.handshake_timeouts);
+            return Err(ConnectError::HandshakeTimedOut { addr, after: hook.limit });
+        }
+    };
+    let (stream, over_read) = conn.finish(&peer).map_err(failed)?;
+    establish(slot, peer, stream, over_read)
+}
+
+/// Makes the connection of a stream, unless both of its ends are ours.
+pub(crate) fn begin(
+    mut slot: Slot,
+    side: Side,
+    stream: &Stream,
+) -> Result<(Slot, Peer), ConnectError> {
+    let conn = Conn::new(slot.inner.clone(), slot.addr, side, stream.socket().clone());
+    let peer = Peer { conn: Arc::new(conn) };
+    slot.peer = Some(peer.clone());
+    slot.locate(peer.local_addr().map(canonical))?;
+    Ok((slot, peer))
+}
+
+/// Registers the connection and starts its tasks. There is no await in here: a connection is
+/// either fully there or fully gone.
+pub(crate) fn establish(
+    mut slot: Slot,
+    peer: Peer,
+    stream: Stream,
+    over_read: BytesMut,
+) -> Result<Peer, ConnectError> {
+    let inner = slot.inner.clone();
+    let protocols = inner.protocols();
+    let open = || protocols.writing.as_ref().map(|open| open(&peer));
+    let writing = catch_unwind(AssertUnwindSafe(open)).map_err(|panic| {
+        inner.panicked(Hook::Handshake, panic);
+        ConnectError::Panicked(slot.addr)
+    })?;
+    let (reader, writer, _) = stream.into_parts();
+    let (sender, write_timeout) = writing.unzip();
+    *peer.conn.reader.lock() = Some(reader);
+    peer.conn.outbox.open(writer, sender);
+    slot.register(&peer)?;
+    tracing::debug!(parent: &peer.conn.span, "connected");
+    let (span, id) = (peer.conn.span.clone(), peer.conn.id);
+    let own_writer = match write_timeout {
+        Some(timeout) => {
+            inner.spawn_connected(span.clone(), id, life::write(peer.clone(), timeout));
+            None
+        }
+        None => Some(FIN_TIMEOUT),
+    };
+    let life = life::live(slot, peer.clone(), protocols, over_read, own_writer);
+    inner.spawn_connected(span, id, life);
+    Ok(peer)
+}

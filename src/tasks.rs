@@ -1,0 +1,177 @@
+//! The node's tasks: spawned, counted, ended.
+//!
+//! Runtimes differ in what becomes of a task whose handle is dropped, and in what a panic does.
+//! Here it is always the same: tasks are detached, a panic is caught and logged, and a guard
+//! inside each task tells when it is gone, also when the runtime has dropped it.
+
+use crate::{Hook, TaskEnded, context, node::Inner, stats::count};
+use futures::{
+    FutureExt,
+    channel::oneshot,
+    future::{AbortHandle, abortable},
+};
+use indexmap::IndexMap;
+use parking_lot::Mutex;
+use std::{
+    any::Any,
+    future::poll_fn,
+    panic::AssertUnwindSafe,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+};
+use tracing::Span;
+
+#[derive(Default)]
+pub(crate) struct Tasks(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    live: usize,
+    next_key: u64,
+    /// The tasks that end when the node shuts down, at their next await.
+    abortable: IndexMap<u64, AbortHandle>,
+    closed: bool,
+}
+
+impl Tasks {
+    /// Aborts what is abortable, and refuses more of it. Returns whether no task is left.
+    pub(crate) fn close(&self) -> bool {
+        let (aborted, live) = {
+            let mut state = self.0.lock();
+            state.closed = true;
+            (std::mem::take(&mut state.abortable), state.live)
+        };
+        aborted.values().for_each(AbortHandle::abort);
+        live == 0
+    }
+}
+
+/// Lives in a task and counts it.
+struct Counted {
+    inner: Arc<Inner>,
+    key: Option<u64>,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut state = self.inner.tasks.0.lock();
+        state.live -= 1;
+        let spent = self.key.and_then(|key| state.abortable.swap_remove(&key));
+        let last = state.closed && state.live == 0;
+        drop(state);
+        drop(spent);
+        if last {
+            self.inner.end();
+        }
+    }
+}
+
+impl Inner {
+    /// Runs a task of a connection to its end.
+    pub(crate) fn spawn_connected(
+        self: &Arc<Self>,
+        span: Span,
+        connection: u64,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        self.tasks.0.lock().live += 1;
+        let counted = Counted { inner: self.clone(), key: None };
+        self.run(span, connection, task, counted);
+    }
+
+    /// Runs a task that ends with the node; `None` if the node is shutting down.
+    pub(crate) fn spawn_abortable(
+        self: &Arc<Self>,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> Option<AbortHandle> {
+        let (task, handle) = abortable(task);
+        let counted = {
+            let mut state = self.tasks.0.lock();
+            if state.closed {
+                return None;
+            }
+            let key = state.next_key;
+            state.next_key += 1;
+            state.live += 1;
+            state.abortable.insert(key, handle.clone());
+            Counted { inner: self.clone(), key: Some(key) }
+        };
+        self.run(self.span.clone(), 0, task.map(drop), counted);
+        Some(handle)
+    }
+
+    fn run(
+        self: &Arc<Self>,
+        span: Span,
+        connection: u64,
+        task: impl Future<Output = ()> + Send + 'static,
+        counted: Counted,
+    ) {
+        // The task must be dropped before the guard that counts it, also if it is never polled:
+        // what it owns may be the last of the node.
+        let both = (task, counted);
+        self.runtime.spawn(Box::pin(async move {
+            let (task, counted) = both;
+            let inner = counted.inner.clone();
+            {
+                let mut task = pin!(AssertUnwindSafe(task).catch_unwind());
+                let outcome = poll_fn(|cx| {
+                    let _context = context::enter(&inner, connection);
+                    let _span = span.enter();
+                    task.as_mut().poll(cx)
+                });
+                if let Err(panic) = outcome.await {
+                    inner.log_panic("a task", panic);
+                }
+            }
+            drop(inner);
+            drop(counted);
+        }));
+    }
+
+    /// Counts and logs a hook's panic, and returns the reason that it gives.
+    pub(crate) fn panicked(
+        &self,
+        hook: Hook,
+        panic: Box<dyn Any + Send>,
+    ) -> crate::DisconnectReason {
+        self.log_panic(&format!("{hook:?}"), panic);
+        crate::DisconnectReason::Panicked(hook)
+    }
+
+    fn log_panic(&self, what: &str, panic: Box<dyn Any + Send>) {
+        count(&self.counters.hook_panics);
+        let message = panic
+            .downcast_ref::<&str>()
+            .copied()
+            .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("a value that is no text");
+        tracing::error!(parent: &self.span, "{what} panicked: {message}");
+    }
+}
+
+/// A task of [`Node::spawn`](crate::Node::spawn). Dropping it detaches the task.
+#[derive(Debug)]
+pub struct Task<T> {
+    output: oneshot::Receiver<T>,
+}
+
+impl<T: Send + 'static> Task<T> {
+    pub(crate) fn spawn(
+        inner: &Arc<Inner>,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> Self {
+        let (sender, output) = oneshot::channel();
+        inner.spawn_abortable(task.map(|output| drop(sender.send(output))));
+        Self { output }
+    }
+}
+
+impl<T> Future for Task<T> {
+    type Output = Result<T, TaskEnded>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.output.poll_unpin(cx).map_err(|_| TaskEnded)
+    }
+}
