@@ -58,6 +58,9 @@ pub enum ListenError {
     /// The node is shutting down.
     #[error("can't listen: the node is shutting down")]
     ShuttingDown,
+    /// The runtime doesn't run the node's tasks any more.
+    #[error("can't listen: the runtime has dropped the task")]
+    RuntimeGone,
     /// The operating system refused.
     #[error("can't listen on {addr}: {error}")]
     Io {

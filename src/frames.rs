@@ -6,7 +6,7 @@
 
 use crate::{
     BoxError, DisconnectReason, Hook, Peer, Reading, deadline::Deadline, ending::Manner,
-    outbox::Held, peer::Conn, protocols::Stop, stats::count,
+    peer::Conn, protocols::Stop, stats::count, writer::Held,
 };
 use anypea_runtime::futures_io::AsyncRead;
 use asynchronous_codec::Decoder;

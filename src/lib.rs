@@ -43,6 +43,7 @@ mod setup;
 mod stats;
 mod tasks;
 mod topology;
+mod writer;
 
 pub use config::Config;
 pub use error::{

@@ -9,10 +9,10 @@ use crate::{
     deadline::{Deadline, within},
     ending::Manner,
     frames::{self, poll_discard},
-    outbox::Drained,
     peer::Conn,
     protocols::{Protocols, Stop},
     stats::count,
+    writer::Drained,
 };
 use bytes::BytesMut;
 use futures::FutureExt;
@@ -20,7 +20,7 @@ use std::{
     future::poll_fn,
     panic::AssertUnwindSafe,
     pin::pin,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll},
     time::Duration,
 };
@@ -56,15 +56,15 @@ pub(crate) async fn live(
         conn.outbox.seal();
         linger(&peer, &mut input, write_timeout).await
     };
-    let undelivered_bytes = conn.outbox.close();
-    if (aborted || undelivered_bytes > 0)
+    let unwritten = conn.outbox.close() > 0;
+    if (aborted || unwritten)
         && let Some(socket) = &*conn.socket.lock()
     {
         socket.abort();
     }
-    if !aborted && conn.outbox.lost() > 0 && conn.ending.is_clean() {
+    let undelivered_bytes = conn.outbox.counts.lost.load(Relaxed);
+    if !aborted && undelivered_bytes > 0 && conn.ending.is_clean() {
         count(&conn.inner.counters.lingers_expired);
-        let undelivered_bytes = conn.outbox.lost();
         conn.ending.amend(DisconnectReason::LingerExpired { undelivered_bytes });
     }
     tracing::debug!(reason = conn.ending.reason().map(tracing::field::display), "released");
@@ -137,7 +137,7 @@ async fn linger(peer: &Peer, input: &mut Remains, write_timeout: Option<Duration
         if conn.outbox.is_finished() && (input.fin || input.failed) {
             return Poll::Ready(false);
         }
-        let bytes = (conn.bytes_received(), conn.outbox.bytes_written());
+        let bytes = (conn.bytes_received(), conn.outbox.counts.bytes_written.load(Relaxed));
         if moved.replace(bytes) != Some(bytes) {
             quiet.set(runtime, config.linger_quiet);
         }
@@ -215,7 +215,7 @@ pub(crate) async fn write(peer: Peer, timeout: Duration) {
             }
             Poll::Ready(Err(error)) => Poll::Ready(Some(Err(error))),
             Poll::Pending => {
-                let written = conn.outbox.bytes_written();
+                let written = conn.outbox.counts.bytes_written.load(Relaxed);
                 if !stall.is_set() || written - mark >= PROGRESS_BYTES {
                     stall.set(runtime, timeout);
                     mark = written;

@@ -75,10 +75,14 @@ impl Node {
         let listener = inner.runtime.listen(addr, &options).await.map_err(failed)?;
         let addr = listener.local_addr().map(canonical).map_err(failed)?;
         let stopped = Arc::new(Event::default());
-        let listening = Stopped { inner: inner.clone(), event: stopped.clone() };
-        let mut state = inner.listening.lock();
+        let on_stop = Stopped { inner: inner.clone(), event: stopped.clone() };
+        // No lock is held here: a runtime that is gone drops the task, and `on_stop`, at once.
         let task =
-            inner.spawn_abortable(accept(listening, listener)).ok_or(ListenError::ShuttingDown)?;
+            inner.spawn_abortable(accept(on_stop, listener)).ok_or(ListenError::ShuttingDown)?;
+        let mut state = inner.listening.lock();
+        if stopped.has_fired() {
+            return Err(ListenError::RuntimeGone);
+        }
         *state = Listening::On { addr, task, stopped };
         drop(state);
         tracing::debug!(parent: inner.span(), %addr, "listening");
@@ -116,7 +120,11 @@ struct Stopped {
 
 impl Drop for Stopped {
     fn drop(&mut self) {
-        *self.inner.listening.lock() = Listening::No;
+        let mut state = self.inner.listening.lock();
+        if matches!(&*state, Listening::On { stopped, .. } if Arc::ptr_eq(stopped, &self.event)) {
+            *state = Listening::No;
+        }
+        // Under the lock: `start_listening` must see either both or neither.
         self.event.fire();
     }
 }

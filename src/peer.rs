@@ -95,7 +95,10 @@ impl Conn {
 
     /// Frees all that the connection holds, and tells those who wait for its end.
     pub(crate) fn release(&self) {
-        self.ending.note(DisconnectReason::RuntimeGone);
+        if self.outbox.is_ready() {
+            // There is a reason by now, unless the runtime has dropped the reader task.
+            self.ending.note(DisconnectReason::RuntimeGone);
+        }
         self.outbox.close();
         self.outbox.drop_half();
         let (reader, socket) = (self.reader.lock().take(), self.socket.lock().take());
@@ -138,11 +141,10 @@ impl Peer {
         &self.conn.span
     }
 
-    /// Tells whether the connection stands: it has been registered, and nothing has asked for its
-    /// end.
+    /// Tells whether the connection stands: it has been registered, and nothing has happened that
+    /// ends it.
     pub fn is_connected(&self) -> bool {
-        let ending = &self.conn.ending;
-        self.conn.outbox.is_ready() && ending.asked().is_none() && !ending.over.has_fired()
+        self.conn.outbox.is_ready() && self.conn.ending.reason().is_none()
     }
 
     /// Returns why the connection ends or has ended; `None` while nothing has happened that ends
@@ -172,15 +174,15 @@ impl Peer {
 
     /// Returns what has passed over the connection so far.
     pub fn stats(&self) -> PeerStats {
-        let outbox = &self.conn.outbox;
+        let sent = &self.conn.outbox.counts;
         PeerStats {
             since: self.conn.since,
             messages_received: self.conn.messages_received.load(Relaxed),
             bytes_received: self.conn.bytes_received.load(Relaxed),
-            messages_sent: outbox.messages_written(),
-            bytes_sent: outbox.bytes_written(),
-            queued_bytes: outbox.queued(),
-            max_queued_bytes: outbox.most_queued(),
+            messages_sent: sent.messages_written.load(Relaxed),
+            bytes_sent: sent.bytes_written.load(Relaxed),
+            queued_bytes: sent.queued.load(Relaxed),
+            max_queued_bytes: sent.most_queued.load(Relaxed),
         }
     }
 

@@ -3,6 +3,7 @@
 use crate::{
     ConnectError, Connection, Hook, Peer, Side,
     admission::{Slot, canonical},
+    context,
     deadline::within,
     life,
     peer::Conn,
@@ -12,8 +13,12 @@ use anypea_runtime::{ConnectOptions, Stream};
 use bytes::BytesMut;
 use futures::FutureExt;
 use std::{
+    future::poll_fn,
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
     sync::Arc,
+    task::Poll,
     time::Duration,
 };
 
@@ -46,11 +51,12 @@ pub(crate) async fn set_up(slot: Slot, side: Side, stream: Stream) -> Result<Pee
     let inner = slot.inner.clone();
     let conn = Connection::new(peer.clone(), stream);
     let handshake = AssertUnwindSafe(async { (hook.call)(conn).await }).catch_unwind();
+    let handshake = unless_ended(&peer, within(&*inner.runtime, hook.limit, handshake));
     let failed = |error| {
         count(&inner.counters.handshake_errors);
         ConnectError::Handshake { addr, error }
     };
-    let conn = match within(&*inner.runtime, hook.limit, handshake).await {
+    let conn = match handshake.await.map_err(failed)? {
         Some(Ok(conn)) => conn.map_err(failed)?,
         Some(Err(panic)) => {
             inner.panicked(Hook::Handshake, panic);
@@ -63,6 +69,22 @@ pub(crate) async fn set_up(slot: Slot, side: Side, stream: Stream) -> Result<Pee
     };
     let (stream, over_read) = conn.finish(&peer).map_err(failed)?;
     establish(slot, peer, stream, over_read)
+}
+
+/// Polls a handshake as a hook of its connection, until it has disconnected itself.
+async fn unless_ended<T>(peer: &Peer, handshake: impl Future<Output = T>) -> io::Result<T> {
+    let conn = &peer.conn;
+    let mut handshake = pin!(handshake);
+    poll_fn(|cx| {
+        let _context = context::enter(&conn.inner, conn.id);
+        conn.ending.register(cx.waker());
+        let polled = handshake.as_mut().poll(cx);
+        match conn.ending.asked() {
+            Some(_) => Poll::Ready(Err(io::Error::other("disconnected during the handshake"))),
+            None => polled.map(Ok),
+        }
+    })
+    .await
 }
 
 /// Makes the connection of a stream, unless both of its ends are ours.
@@ -89,12 +111,12 @@ pub(crate) fn establish(
     let inner = slot.inner.clone();
     let protocols = inner.protocols();
     let open = || protocols.writing.as_ref().map(|open| open(&peer));
-    let writing = catch_unwind(AssertUnwindSafe(open)).map_err(|panic| {
+    let sender = catch_unwind(AssertUnwindSafe(open)).map_err(|panic| {
         inner.panicked(Hook::Handshake, panic);
         ConnectError::Panicked(slot.addr)
     })?;
     let (reader, writer, _) = stream.into_parts();
-    let (sender, write_timeout) = writing.unzip();
+    let write_timeout = sender.as_ref().map(|sender| sender.write_timeout);
     *peer.conn.reader.lock() = Some(reader);
     peer.conn.outbox.open(writer, sender);
     slot.register(&peer)?;

@@ -103,7 +103,7 @@ pub(crate) struct Protocols {
     pub(crate) admit: Shared<dyn Fn(SocketAddr, Side) -> bool + Send + Sync>,
     pub(crate) handshake: Shared<Timed<dyn Perform>>,
     pub(crate) reading: Shared<dyn Fn(Peer, BytesMut) -> BoxFuture<'static, Stop> + Send + Sync>,
-    pub(crate) writing: Shared<dyn Fn(&Peer) -> (Sender, Duration) + Send + Sync>,
+    pub(crate) writing: Shared<dyn Fn(&Peer) -> Sender + Send + Sync>,
     pub(crate) on_connect: Shared<Timed<dyn Greet>>,
     pub(crate) on_disconnect: Shared<Timed<dyn Part>>,
 }

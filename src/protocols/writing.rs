@@ -151,13 +151,11 @@ pub trait Writing: Pea2Pea {
             return Err(EnableError::Zero("write_timeout"));
         }
         let this = self.clone();
-        let open = move |peer: &Peer| {
-            let sender = Sender {
-                encoder: Box::new(this.codec(peer)),
-                queue_bytes: this.queue_bytes(),
-                encode_error_is_fatal: this.encode_error_is_fatal(),
-            };
-            (sender, this.write_timeout())
+        let open = move |peer: &Peer| Sender {
+            encoder: Box::new(this.codec(peer)),
+            queue_bytes: this.queue_bytes(),
+            write_timeout: this.write_timeout(),
+            encode_error_is_fatal: this.encode_error_is_fatal(),
         };
         let open = Arc::new(open);
         self.node().inner.enable("Writing", |on| install(&mut on.writing, open.clone()))
@@ -226,8 +224,8 @@ impl Delivery<'_> {
     }
 
     fn forget(&mut self) {
-        if self.ticket.is_some() {
-            self.peer.conn.outbox.forget_delivery(self.end, self.ticket.take());
+        if let Some(ticket) = self.ticket.take() {
+            self.peer.conn.outbox.forget_delivery(self.end, ticket);
         }
     }
 }
