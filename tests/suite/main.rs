@@ -1,0 +1,18 @@
+//! The integration tests: one body each, run on every runtime.
+//!
+//! `cargo test --all-features --test suite` runs all of them; add a name, or a part of one, to
+//! run some: `-- tokio::` or `-- fin`. Without a runtime's feature, its tests are left out.
+
+#![cfg_attr(
+    not(all(feature = "tokio", feature = "async-std", feature = "smol")),
+    allow(dead_code, unused_imports, reason = "some runtimes, or all, are left out")
+)]
+
+mod delivery;
+mod harness;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    harness::run([delivery::cases()])
+}
