@@ -30,6 +30,8 @@ const PROGRESS_BYTES: u64 = 256 * 1024;
 
 /// The reader task. `write_timeout` is given if there is no writer task, to write as one at the
 /// end: there is a FIN to send even where nothing else was.
+///
+/// The phases at both ends are boxed, so that they weigh nothing in the idle time between them.
 pub(crate) async fn live(
     slot: Slot,
     peer: Peer,
@@ -37,12 +39,12 @@ pub(crate) async fn live(
     over_read: BytesMut,
     write_timeout: Option<Duration>,
 ) {
-    let conn = &*peer.conn;
+    let ending = &peer.conn.ending;
     let stop = {
         let mut work = pin!(greet_and_read(&peer, &protocols, over_read));
         poll_fn(|cx| {
-            conn.ending.register(cx.waker());
-            match conn.ending.asked() {
+            ending.register(cx.waker());
+            match ending.asked() {
                 // Whatever hook is running is dropped at its await.
                 Some(_) => Poll::Ready(Stop::Asked),
                 None => work.as_mut().poll(cx),
@@ -50,11 +52,50 @@ pub(crate) async fn live(
         })
         .await
     };
+    Box::pin(end(&peer, &protocols, stop, write_timeout)).await;
+    drop(slot);
+}
+
+async fn greet_and_read(peer: &Peer, protocols: &Protocols, over_read: BytesMut) -> Stop {
+    let conn = &*peer.conn;
+    if protocols.on_connect.is_some()
+        && let Err(stop) = Box::pin(greet(peer, protocols)).await
+    {
+        return stop;
+    }
+    let reading = match &protocols.reading {
+        Some(read) => read(peer.clone(), over_read),
+        None => Box::pin(frames::discard(peer.clone())),
+    };
+    AssertUnwindSafe(reading).catch_unwind().await.unwrap_or_else(|panic| {
+        let reason = conn.inner.panicked(Hook::ProcessMessage, panic);
+        conn.ending.begin(reason, Manner::Graceful);
+        Stop::Asked
+    })
+}
+
+async fn greet(peer: &Peer, protocols: &Protocols) -> Result<(), Stop> {
+    let Some(hook) = &protocols.on_connect else { return Ok(()) };
+    let conn = &*peer.conn;
+    let greeting = async { (hook.call)(peer.clone()).await };
+    call(conn, Hook::OnConnect, hook.limit, greeting).await.map_err(|reason| {
+        let manner = match reason {
+            DisconnectReason::Panicked(_) => Manner::Graceful,
+            _ => Manner::Abort,
+        };
+        conn.ending.begin(reason, manner);
+        Stop::Asked
+    })
+}
+
+/// Ends the connection, in the manner asked for, up to the release of its socket and address.
+async fn end(peer: &Peer, protocols: &Protocols, stop: Stop, write_timeout: Option<Duration>) {
+    let conn = &*peer.conn;
     let mut input = Remains { fin: stop == Stop::Fin, failed: false };
-    see_off(&peer, &protocols, &mut input).await;
+    see_off(peer, protocols, &mut input).await;
     let aborted = conn.ending.asked() == Some(Manner::Abort) || {
         conn.outbox.seal();
-        linger(&peer, &mut input, write_timeout).await
+        linger(peer, &mut input, write_timeout).await
     };
     let unwritten = conn.outbox.close() > 0;
     if (aborted || unwritten)
@@ -68,29 +109,6 @@ pub(crate) async fn live(
         conn.ending.amend(DisconnectReason::LingerExpired { undelivered_bytes });
     }
     tracing::debug!(reason = conn.ending.reason().map(tracing::field::display), "released");
-    drop(slot);
-}
-
-async fn greet_and_read(peer: &Peer, protocols: &Protocols, over_read: BytesMut) -> Stop {
-    let conn = &*peer.conn;
-    if let Some(hook) = &protocols.on_connect {
-        let greeting = async { (hook.call)(peer.clone()).await };
-        if let Err(reason) = call(conn, Hook::OnConnect, hook.limit, greeting).await {
-            let manner = match reason {
-                DisconnectReason::Panicked(_) => Manner::Graceful,
-                _ => Manner::Abort,
-            };
-            conn.ending.begin(reason, manner);
-            return Stop::Asked;
-        }
-    }
-    let Some(read) = &protocols.reading else { return frames::discard(peer.clone()).await };
-    let reading = AssertUnwindSafe(read(peer.clone(), over_read));
-    reading.catch_unwind().await.unwrap_or_else(|panic| {
-        let reason = conn.inner.panicked(Hook::ProcessMessage, panic);
-        conn.ending.begin(reason, Manner::Graceful);
-        Stop::Asked
-    })
 }
 
 /// Calls `on_disconnect`, and reads on meanwhile: a peer that is itself full of unsent bytes

@@ -121,15 +121,14 @@ pub(crate) fn establish(
     peer.conn.outbox.open(writer, sender);
     slot.register(&peer)?;
     tracing::debug!(parent: &peer.conn.span, "connected");
-    let (span, id) = (peer.conn.span.clone(), peer.conn.id);
     let own_writer = match write_timeout {
         Some(timeout) => {
-            inner.spawn_connected(span.clone(), id, life::write(peer.clone(), timeout));
+            inner.spawn_connected(peer.clone(), Box::pin(life::write(peer.clone(), timeout)));
             None
         }
         None => Some(FIN_TIMEOUT),
     };
     let life = life::live(slot, peer.clone(), protocols, over_read, own_writer);
-    inner.spawn_connected(span, id, life);
+    inner.spawn_connected(peer.clone(), Box::pin(life));
     Ok(peer)
 }

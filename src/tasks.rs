@@ -4,7 +4,8 @@
 //! Here it is always the same: tasks are detached, a panic is caught and logged, and a guard
 //! inside each task tells when it is gone, also when the runtime has dropped it.
 
-use crate::{Hook, TaskEnded, context, node::Inner, stats::count};
+use crate::{DisconnectReason, Hook, Peer, TaskEnded, context, node::Inner, stats::count};
+use anypea_runtime::BoxFuture;
 use futures::{
     FutureExt,
     channel::oneshot,
@@ -14,13 +15,11 @@ use indexmap::IndexMap;
 use parking_lot::Mutex;
 use std::{
     any::Any,
-    future::poll_fn,
-    panic::AssertUnwindSafe,
-    pin::{Pin, pin},
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
-use tracing::Span;
 
 #[derive(Default)]
 pub(crate) struct Tasks(Mutex<State>);
@@ -49,35 +48,73 @@ impl Tasks {
 
 /// Lives in a task and counts it.
 struct Counted {
-    inner: Arc<Inner>,
+    scope: Scope,
     key: Option<u64>,
+}
+
+/// Whose task it is.
+enum Scope {
+    Node(Arc<Inner>),
+    Connection(Peer),
+}
+
+impl Scope {
+    fn inner(&self) -> &Arc<Inner> {
+        match self {
+            Self::Node(inner) => inner,
+            Self::Connection(peer) => &peer.conn.inner,
+        }
+    }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        let mut state = self.inner.tasks.0.lock();
+        let inner = self.scope.inner();
+        let mut state = inner.tasks.0.lock();
         state.live -= 1;
         let spent = self.key.and_then(|key| state.abortable.swap_remove(&key));
         let last = state.closed && state.live == 0;
         drop(state);
         drop(spent);
         if last {
-            self.inner.end();
+            inner.end();
         }
+    }
+}
+
+/// A task as it is given to the runtime.
+struct Run {
+    // Dropped before the guard that counts it, also if it is never polled: what it owns may be
+    // the last of the node.
+    task: BoxFuture<'static, ()>,
+    counted: Counted,
+}
+
+impl Future for Run {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Self { task, counted } = &mut *self;
+        let inner = counted.scope.inner();
+        let (span, connection) = match &counted.scope {
+            Scope::Node(inner) => (&inner.span, 0),
+            Scope::Connection(peer) => (&peer.conn.span, peer.conn.id),
+        };
+        let _context = context::enter(inner, connection);
+        let _span = span.enter();
+        catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx))).unwrap_or_else(|panic| {
+            inner.log_panic("a task", panic);
+            Poll::Ready(())
+        })
     }
 }
 
 impl Inner {
     /// Runs a task of a connection to its end.
-    pub(crate) fn spawn_connected(
-        self: &Arc<Self>,
-        span: Span,
-        connection: u64,
-        task: impl Future<Output = ()> + Send + 'static,
-    ) {
+    pub(crate) fn spawn_connected(&self, peer: Peer, task: BoxFuture<'static, ()>) {
         self.tasks.0.lock().live += 1;
-        let counted = Counted { inner: self.clone(), key: None };
-        self.run(span, connection, task, counted);
+        let counted = Counted { scope: Scope::Connection(peer), key: None };
+        self.runtime.spawn(Box::pin(Run { task, counted }));
     }
 
     /// Runs a task that ends with the node; `None` if the node is shutting down.
@@ -95,49 +132,16 @@ impl Inner {
             state.next_key += 1;
             state.live += 1;
             state.abortable.insert(key, handle.clone());
-            Counted { inner: self.clone(), key: Some(key) }
+            Counted { scope: Scope::Node(self.clone()), key: Some(key) }
         };
-        self.run(self.span.clone(), 0, task.map(drop), counted);
+        self.runtime.spawn(Box::pin(Run { task: Box::pin(task.map(drop)), counted }));
         Some(handle)
     }
 
-    fn run(
-        self: &Arc<Self>,
-        span: Span,
-        connection: u64,
-        task: impl Future<Output = ()> + Send + 'static,
-        counted: Counted,
-    ) {
-        // The task must be dropped before the guard that counts it, also if it is never polled:
-        // what it owns may be the last of the node.
-        let both = (task, counted);
-        self.runtime.spawn(Box::pin(async move {
-            let (task, counted) = both;
-            let inner = counted.inner.clone();
-            {
-                let mut task = pin!(AssertUnwindSafe(task).catch_unwind());
-                let outcome = poll_fn(|cx| {
-                    let _context = context::enter(&inner, connection);
-                    let _span = span.enter();
-                    task.as_mut().poll(cx)
-                });
-                if let Err(panic) = outcome.await {
-                    inner.log_panic("a task", panic);
-                }
-            }
-            drop(inner);
-            drop(counted);
-        }));
-    }
-
     /// Counts and logs a hook's panic, and returns the reason that it gives.
-    pub(crate) fn panicked(
-        &self,
-        hook: Hook,
-        panic: Box<dyn Any + Send>,
-    ) -> crate::DisconnectReason {
+    pub(crate) fn panicked(&self, hook: Hook, panic: Box<dyn Any + Send>) -> DisconnectReason {
         self.log_panic(&format!("{hook:?}"), panic);
-        crate::DisconnectReason::Panicked(hook)
+        DisconnectReason::Panicked(hook)
     }
 
     fn log_panic(&self, what: &str, panic: Box<dyn Any + Send>) {
