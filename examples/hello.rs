@@ -87,7 +87,8 @@ async fn hello(runtime: Arc<dyn Runtime>) -> common::Outcome {
     println!("alice listens on {addr}");
     bob.node.connect(addr).await?;
     for _ in 0..2 {
-        println!("{}", greetings.next().await.ok_or("a greeting is missing")?);
+        let greeting = common::soon(&runtime, "a greeting", greetings.next()).await?;
+        println!("{}", greeting.ok_or("a greeting is missing")?);
     }
 
     bob.node.shut_down().await;

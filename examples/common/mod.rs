@@ -4,11 +4,14 @@
 //! an `Arc<dyn Runtime>`, and would get another one just the same.
 
 use anypea::{BoxError, runtime::Runtime};
+use futures::future::{self, Either};
 use lexopt::{Arg, Parser, ValueExt};
 use std::{
     ops::RangeInclusive,
+    pin::pin,
     process::{ExitCode, exit},
     sync::Arc,
+    time::Duration,
 };
 
 /// How an example ends.
@@ -39,15 +42,18 @@ pub fn arguments(
     mut set: impl FnMut(&str, &mut Value<'_>) -> Result<(), lexopt::Error>,
 ) -> Chosen {
     let Some(first) = RUNTIMES.first() else {
-        eprintln!("no runtime: enable a feature, for example with `--features tokio`");
-        exit(USAGE_ERROR);
+        refuse("no runtime: enable a feature, for example with `--features tokio`");
     };
     let mut parser = Parser::from_env();
     let usage = format!("usage: [--runtime {}] {usage}", RUNTIMES.join("|"));
-    parse(&mut parser, &usage, first, &mut set).unwrap_or_else(|error| {
-        eprintln!("{error}\n{}", usage.trim_end());
-        exit(USAGE_ERROR)
-    })
+    parse(&mut parser, &usage, first, &mut set)
+        .unwrap_or_else(|error| refuse(&format!("{error}\n{}", usage.trim_end())))
+}
+
+/// Ends the process, because the arguments make no sense.
+pub fn refuse(why: &str) -> ! {
+    eprintln!("{why}");
+    exit(USAGE_ERROR)
 }
 
 fn parse(
@@ -84,6 +90,21 @@ fn runtime(name: String) -> Result<&'static str, lexopt::Error> {
     })
 }
 
+/// Waits for what should happen soon; an error if it doesn't, so that no example hangs.
+// Each example takes what it needs.
+#[allow(dead_code)]
+pub async fn soon<T>(
+    runtime: &Arc<dyn Runtime>,
+    what: &str,
+    future: impl Future<Output = T>,
+) -> Result<T, BoxError> {
+    const LIMIT: Duration = Duration::from_secs(30);
+    match future::select(pin!(future), runtime.timer(runtime.now() + LIMIT)).await {
+        Either::Left((output, _)) => Ok(output),
+        Either::Right(_) => Err(format!("still waiting for {what} after {LIMIT:?}").into()),
+    }
+}
+
 /// The value of an option, still to be taken.
 pub struct Value<'a> {
     parser: &'a mut Parser,
@@ -102,8 +123,17 @@ impl Value<'_> {
         })
     }
 
-    /// Takes any text.
-    pub fn text(&mut self) -> Result<String, lexopt::Error> {
+    /// Takes what `parse` makes of a text; `what` is its name.
+    pub fn parsed<T>(
+        &mut self,
+        parse: impl FnOnce(&str) -> Option<T>,
+        what: &str,
+    ) -> Result<T, lexopt::Error> {
+        let value = self.text()?;
+        parse(&value).ok_or_else(|| format!("--{} {value}: not {what}", self.option).into())
+    }
+
+    fn text(&mut self) -> Result<String, lexopt::Error> {
         self.parser.value()?.string()
     }
 
@@ -120,14 +150,17 @@ impl Chosen {
         example: impl FnOnce(Arc<dyn Runtime>) -> F,
     ) -> ExitCode {
         println!("running on {}", self.0);
-        let outcome = match self.0 {
+        let outcome: Outcome = match self.0 {
             #[cfg(feature = "tokio")]
             "tokio" => on_tokio(example),
             #[cfg(feature = "async-std")]
             "async-std" => async_std::task::block_on(example(Arc::new(anypea::AsyncStd))),
             #[cfg(feature = "smol")]
             "smol" => on_smol(example),
-            other => unreachable!("{other} is not one of the runtimes"),
+            other => {
+                drop(example);
+                Err(format!("there is no runtime {other}").into())
+            }
         };
         match outcome {
             Ok(()) => ExitCode::SUCCESS,
