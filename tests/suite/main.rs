@@ -9,10 +9,11 @@
 )]
 
 mod delivery;
+mod endings;
 mod harness;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    harness::run([delivery::cases()])
+    harness::run([delivery::cases(), endings::cases()])
 }
