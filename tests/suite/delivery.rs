@@ -145,7 +145,12 @@ async fn two_nodes_that_disconnect_at_once_lose_nothing(rt: &TestRuntime) {
     const FRAME_BYTES: usize = 64 * 1024;
     const BYTES: u64 = (FRAMES * (4 + FRAME_BYTES)) as u64;
     // Handlers that hang, so that the queues are full when both ends begin.
-    let stuck = || rt.setup().on_message(|_, _, _| pending());
+    let stuck = || {
+        rt.setup().on_message(|_, _, _| pending()).config(|config| {
+            config.socket.send_buffer_bytes = Some(64 * 1024);
+            config.socket.recv_buffer_bytes = Some(64 * 1024);
+        })
+    };
     let (alice, bob) = (stuck().start().await, stuck().start().await);
     let (to_bob, to_alice) = meet(rt, &alice, &bob).await;
     let payload = Bytes::from(vec![7; FRAME_BYTES]);
