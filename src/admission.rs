@@ -153,6 +153,24 @@ impl Table {
         if inbound { &mut self.inbound_setups } else { &mut self.outbound_setups }
     }
 
+    fn remove(&mut self, config: &Config, addr: SocketAddr, inbound: bool) -> Option<Entry> {
+        let entry = self.entries.swap_remove(&addr);
+        match &entry {
+            Some(Entry::Live(peer)) => self.past.add(&peer.stats()),
+            _ => *self.setups(inbound) -= 1,
+        }
+        self.inbound -= usize::from(inbound);
+        if let Some(Counted { ip, prefix }) = Counted::of(config, addr.ip()) {
+            for (map, key) in [(&mut self.per_ip, ip), (&mut self.per_prefix, prefix)] {
+                match map.get_mut(&key) {
+                    Some(used) if *used > 1 => *used -= 1,
+                    _ => drop(map.swap_remove(&key)),
+                }
+            }
+        }
+        entry
+    }
+
     /// Notes our end of a connection in set-up. Returns the other end of the very same
     /// connection, if that is ours as well: a dialed and an accepted connection that have each
     /// other's addresses are one.
@@ -177,14 +195,21 @@ impl Table {
     }
 }
 
-/// A place in the table: reserved, then a connection's, freed when dropped.
+/// An address reserved for a connection that is being set up; freed when dropped.
 pub(crate) struct Slot {
     pub(crate) inner: Arc<Inner>,
     pub(crate) addr: SocketAddr,
     inbound: bool,
-    in_setup: bool,
     /// Set as soon as there is a connection, so that its end is announced however it comes.
     pub(crate) peer: Option<Peer>,
+    registered: bool,
+}
+
+/// The place of a registered connection. Dropping it releases the connection, its socket and its
+/// address.
+pub(crate) struct Place {
+    pub(crate) peer: Peer,
+    inbound: bool,
 }
 
 impl Slot {
@@ -198,7 +223,7 @@ impl Slot {
             count_rejection(&inner.counters, &error, inbound);
             return Err(error);
         }
-        Ok(Self { inner: inner.clone(), addr, inbound, in_setup: true, peer: None })
+        Ok(Self { inner: inner.clone(), addr, inbound, peer: None, registered: false })
     }
 
     /// Notes the address of our end, and checks that it isn't the other end, too.
@@ -213,24 +238,22 @@ impl Slot {
     }
 
     /// Makes the connection one that can be found and sent to.
-    pub(crate) fn register(&mut self, peer: &Peer) -> Result<(), ConnectError> {
+    pub(crate) fn register(mut self, peer: &Peer) -> Result<Place, ConnectError> {
         let mut table = self.inner.table.lock();
-        if table.closed {
-            return Err(ConnectError::ShuttingDown(self.addr));
-        }
-        let Some(entry) = table.entries.get_mut(&self.addr) else {
-            return Err(ConnectError::ShuttingDown(self.addr));
+        let closed = table.closed;
+        let entry = match table.entries.get_mut(&self.addr) {
+            Some(Entry::Setup { own: true, .. }) => {
+                drop(table);
+                return Err(self.own_address());
+            }
+            Some(entry) if !closed => entry,
+            _ => return Err(ConnectError::ShuttingDown(self.addr)),
         };
-        if matches!(entry, Entry::Setup { own: true, .. }) {
-            drop(table);
-            return Err(self.own_address());
-        }
         *entry = Entry::Live(peer.clone());
         *table.setups(self.inbound) -= 1;
-        self.in_setup = false;
         drop(table);
-        self.inner.budget.wake();
-        Ok(())
+        self.registered = true;
+        Ok(Place { peer: peer.clone(), inbound: self.inbound })
     }
 
     fn own_address(&self) -> ConnectError {
@@ -242,35 +265,30 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        // The socket goes first: whoever gets the address next must not meet it.
-        if let Some(peer) = &self.peer {
-            peer.conn.release();
+        if !self.registered {
+            release(&self.inner, self.addr, self.inbound, self.peer.as_ref());
         }
-        let mut table = self.inner.table.lock();
-        let entry = table.entries.swap_remove(&self.addr);
-        table.inbound -= usize::from(self.inbound);
-        if self.in_setup {
-            *table.setups(self.inbound) -= 1;
-        }
-        if let Some(Entry::Live(peer)) = &entry {
-            let stats = peer.stats();
-            table.past.add(&stats);
-        }
-        if let Some(Counted { ip, prefix }) = Counted::of(&self.inner.config, self.addr.ip()) {
-            let table = &mut *table;
-            for (map, key) in [(&mut table.per_ip, ip), (&mut table.per_prefix, prefix)] {
-                match map.get_mut(&key) {
-                    Some(used) if *used > 1 => *used -= 1,
-                    _ => drop(map.swap_remove(&key)),
-                }
-            }
-        }
-        drop(table);
-        drop(entry);
         self.inner.budget.wake();
-        if let Some(peer) = self.peer.take() {
-            peer.conn.ending.over.fire();
-        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let conn = &self.peer.conn;
+        release(&conn.inner, conn.addr, self.inbound, Some(&self.peer));
+    }
+}
+
+/// Frees a connection's socket and its place in the table, and announces its end.
+fn release(inner: &Inner, addr: SocketAddr, inbound: bool, peer: Option<&Peer>) {
+    // The socket goes first: whoever gets the address next must not meet it.
+    if let Some(peer) = peer {
+        peer.conn.release();
+    }
+    let entry = inner.table.lock().remove(&inner.config, addr, inbound);
+    drop(entry);
+    if let Some(peer) = peer {
+        peer.conn.ending.over.fire();
     }
 }
 

@@ -34,37 +34,32 @@ thread_local! {
 }
 
 /// Reads and processes messages until the peer's FIN, or until something ends the connection.
-pub(crate) async fn process<R: Reading>(handler: R, peer: Peer, over_read: BytesMut) -> Stop {
+pub(crate) async fn process<R: Reading>(handler: R, peer: Peer) -> Stop {
     let conn = &*peer.conn;
-    let max_buffered_bytes = handler.max_buffered_bytes();
-    let process_timeout = handler.process_timeout();
     let mut decoder = match guarded(conn, || handler.codec(&peer)) {
         Ok(decoder) => decoder,
         Err(stop) => return stop,
     };
-    let mut input = Input::new(over_read, handler.idle_timeout());
+    let mut input = Input::new(&handler);
     loop {
         // Replies to this batch are written by us at its end, not by the writer task beside us.
         let mut batch = Batch { conn, messages: 0, held: conn.outbox.hold() };
         loop {
-            let (buffer, eof) = (&mut input.buffer, input.eof);
-            let decode = || match eof {
-                true => decoder.decode_eof(buffer).map_err(Into::<BoxError>::into),
-                false => decoder.decode(buffer).map_err(Into::<BoxError>::into),
-            };
-            let decoded = guarded(conn, decode);
-            let message = match decoded {
-                Ok(Ok(Some(message))) => message,
-                Ok(Ok(None)) => break,
-                Ok(Err(error)) => {
-                    let reason = DisconnectReason::Undecodable(Arc::from(error));
-                    return fail(conn, reason, Manner::Abort);
-                }
+            let message = match input.decode(conn, &mut decoder) {
+                Ok(Some(message)) => message,
+                Ok(None) => break,
                 Err(stop) => return stop,
             };
             batch.messages += 1;
-            let processing = pin!(handler.process_message(&peer, message));
-            match batch.finish(processing, process_timeout).await {
+            let mut processing = pin!(handler.process_message(&peer, message));
+            let processed = poll_fn(|cx| {
+                if let Poll::Ready(processed) = processing.as_mut().poll(cx) {
+                    return Poll::Ready(Some(processed));
+                }
+                batch.settle();
+                input.poll_timeout(conn, cx, Wait::Handler).map(|()| None)
+            });
+            match processed.await {
                 Some(Ok(())) => {}
                 Some(Err(error)) => {
                     let reason = DisconnectReason::HandlerError(Arc::new(error));
@@ -76,7 +71,7 @@ pub(crate) async fn process<R: Reading>(handler: R, peer: Peer, over_read: Bytes
                     return fail(conn, reason, Manner::Abort);
                 }
             }
-            input.idle_since_message = false;
+            input.waits_for = Wait::Nothing;
             if conn.ending.asked().is_some() {
                 return Stop::Asked;
             }
@@ -91,6 +86,7 @@ pub(crate) async fn process<R: Reading>(handler: R, peer: Peer, over_read: Bytes
             conn.ending.note(reason);
             return Stop::Fin;
         }
+        let max_buffered_bytes = input.max_buffered_bytes;
         if input.buffer.len() > max_buffered_bytes {
             return fail(conn, DisconnectReason::BufferFull { max_buffered_bytes }, Manner::Abort);
         }
@@ -151,28 +147,6 @@ struct Batch<'a> {
 }
 
 impl Batch<'_> {
-    /// Waits for a handler; `None` if it takes too long.
-    async fn finish(
-        &mut self,
-        mut processing: Pin<&mut impl Future<Output = io::Result<()>>>,
-        time: Option<Duration>,
-    ) -> Option<io::Result<()>> {
-        let mut deadline = Deadline::default();
-        poll_fn(|cx| {
-            if let Poll::Ready(processed) = processing.as_mut().poll(cx) {
-                return Poll::Ready(Some(processed));
-            }
-            self.settle();
-            let Some(time) = time else { return Poll::Pending };
-            let runtime = &*self.conn.inner.runtime;
-            if !deadline.is_set() {
-                deadline.set(runtime, time);
-            }
-            deadline.poll(runtime, cx).map(|()| None)
-        })
-        .await
-    }
-
     /// Counts the messages, and writes what was sent meanwhile.
     fn settle(&mut self) {
         self.conn.received(std::mem::take(&mut self.messages), 0);
@@ -186,30 +160,72 @@ impl Drop for Batch<'_> {
     }
 }
 
-/// What has arrived and is not decoded yet.
+/// What has arrived and is not decoded yet, and how long to wait for more.
 struct Input {
     buffer: BytesMut,
+    max_buffered_bytes: usize,
+    idle_timeout: Option<Duration>,
+    process_timeout: Option<Duration>,
+    deadline: Deadline,
+    /// What the deadline has been set for, since the last message.
+    waits_for: Wait,
     eof: bool,
     /// Whether the last read got all that it asked for, so that there is likely more.
     filled: bool,
     batches_left: u32,
-    idle_timeout: Option<Duration>,
-    idle: Deadline,
-    /// Whether the idle deadline has been set since the last message.
-    idle_since_message: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    Nothing,
+    Handler,
+    Message,
 }
 
 impl Input {
-    fn new(buffer: BytesMut, idle_timeout: Option<Duration>) -> Self {
+    fn new(handler: &impl Reading) -> Self {
         Self {
-            buffer,
+            buffer: BytesMut::new(),
+            max_buffered_bytes: handler.max_buffered_bytes(),
+            idle_timeout: handler.idle_timeout(),
+            process_timeout: handler.process_timeout(),
+            deadline: Deadline::default(),
+            waits_for: Wait::Nothing,
             eof: false,
             filled: false,
             batches_left: BATCHES_PER_POLL,
-            idle_timeout,
-            idle: Deadline::default(),
-            idle_since_message: false,
         }
+    }
+
+    /// Decodes the next message, if there is a complete one.
+    fn decode<D>(&mut self, conn: &Conn, decoder: &mut D) -> Result<Option<D::Item>, Stop>
+    where
+        D: Decoder<Error: Into<BoxError>>,
+    {
+        let (buffer, eof) = (&mut self.buffer, self.eof);
+        let decoded = guarded(conn, || match eof {
+            true => decoder.decode_eof(buffer),
+            false => decoder.decode(buffer),
+        })?;
+        decoded.map_err(|error| {
+            let reason = DisconnectReason::Undecodable(Arc::from(error.into()));
+            fail(conn, reason, Manner::Abort)
+        })
+    }
+
+    /// Is ready when `what` has been waited for too long.
+    fn poll_timeout(&mut self, conn: &Conn, cx: &mut Context<'_>, what: Wait) -> Poll<()> {
+        let time = match what {
+            Wait::Handler => self.process_timeout,
+            _ => self.idle_timeout,
+        };
+        let Some(time) = time else { return Poll::Pending };
+        let runtime = &*conn.inner.runtime;
+        if self.waits_for != what {
+            self.waits_for = what;
+            self.deadline.set(runtime, time);
+        }
+        self.deadline.poll(runtime, cx)
     }
 
     /// Reads once; `None` if the connection has been idle for too long.
@@ -232,13 +248,7 @@ impl Input {
                 if self.buffer.is_empty() {
                     self.buffer = BytesMut::new();
                 }
-                let Some(time) = self.idle_timeout else { return Poll::Pending };
-                let runtime = &*conn.inner.runtime;
-                if !self.idle_since_message {
-                    self.idle_since_message = true;
-                    self.idle.set(runtime, time);
-                }
-                self.idle.poll(runtime, cx).map(|()| None)
+                self.poll_timeout(conn, cx, Wait::Message).map(|()| None)
             }
         }
     }

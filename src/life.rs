@@ -5,97 +5,87 @@
 
 use crate::{
     DisconnectReason, Hook, Peer,
-    admission::Slot,
+    admission::Place,
     deadline::{Deadline, within},
     ending::Manner,
-    frames::{self, poll_discard},
+    frames::poll_discard,
     peer::Conn,
     protocols::{Protocols, Stop},
     stats::count,
-    writer::Drained,
+    writer::WriterTask,
 };
-use bytes::BytesMut;
+use anypea_runtime::BoxFuture;
 use futures::FutureExt;
 use std::{
     future::poll_fn,
-    panic::AssertUnwindSafe,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll},
     time::Duration,
 };
 
-/// Bytes for which a peer has the write timeout, each time anew.
-const PROGRESS_BYTES: u64 = 256 * 1024;
-
-/// The reader task. `write_timeout` is given if there is no writer task, to write as one at the
-/// end: there is a FIN to send even where nothing else was.
+/// The reader task, from registration to release.
 ///
 /// The phases at both ends are boxed, so that they weigh nothing in the idle time between them.
 pub(crate) async fn live(
-    slot: Slot,
-    peer: Peer,
+    place: Place,
     protocols: Arc<Protocols>,
-    over_read: BytesMut,
-    write_timeout: Option<Duration>,
+    mut reading: BoxFuture<'static, Stop>,
 ) {
-    let ending = &peer.conn.ending;
-    let stop = {
-        let mut work = pin!(greet_and_read(&peer, &protocols, over_read));
-        poll_fn(|cx| {
-            ending.register(cx.waker());
-            match ending.asked() {
-                // Whatever hook is running is dropped at its await.
-                Some(_) => Poll::Ready(Stop::Asked),
-                None => work.as_mut().poll(cx),
-            }
-        })
-        .await
-    };
-    Box::pin(end(&peer, &protocols, stop, write_timeout)).await;
-    drop(slot);
-}
-
-async fn greet_and_read(peer: &Peer, protocols: &Protocols, over_read: BytesMut) -> Stop {
-    let conn = &*peer.conn;
-    if protocols.on_connect.is_some()
-        && let Err(stop) = Box::pin(greet(peer, protocols)).await
-    {
-        return stop;
+    let conn = &*place.peer.conn;
+    if protocols.on_connect.is_some() {
+        let mut greeting = Box::pin(greet(&place.peer, &protocols));
+        poll_fn(|cx| poll_unless_ending(conn, cx, |cx| greeting.as_mut().poll(cx))).await;
     }
-    let reading = match &protocols.reading {
-        Some(read) => read(peer.clone(), over_read),
-        None => Box::pin(frames::discard(peer.clone())),
-    };
-    AssertUnwindSafe(reading).catch_unwind().await.unwrap_or_else(|panic| {
-        let reason = conn.inner.panicked(Hook::ProcessMessage, panic);
-        conn.ending.begin(reason, Manner::Graceful);
-        Stop::Asked
+    let stop = poll_fn(|cx| {
+        poll_unless_ending(conn, cx, |cx| {
+            let polled = AssertUnwindSafe(|| reading.as_mut().poll(cx));
+            catch_unwind(polled).map(|polled| polled.map(Some)).unwrap_or_else(|panic| {
+                let reason = conn.inner.panicked(Hook::ProcessMessage, panic);
+                conn.ending.begin(reason, Manner::Graceful);
+                Poll::Ready(None)
+            })
+        })
     })
+    .await;
+    drop(reading);
+    Box::pin(end(&place.peer, &protocols, stop.flatten())).await;
+    drop(place);
 }
 
-async fn greet(peer: &Peer, protocols: &Protocols) -> Result<(), Stop> {
-    let Some(hook) = &protocols.on_connect else { return Ok(()) };
+/// Polls until the end of the connection is asked for: then `None`, and whatever hook is running
+/// is to be dropped at its await.
+fn poll_unless_ending<T>(
+    conn: &Conn,
+    cx: &mut Context<'_>,
+    poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+) -> Poll<Option<T>> {
+    conn.ending.register(cx.waker());
+    if conn.ending.asked().is_some() { Poll::Ready(None) } else { poll(cx).map(Some) }
+}
+
+async fn greet(peer: &Peer, protocols: &Protocols) {
+    let Some(hook) = &protocols.on_connect else { return };
     let conn = &*peer.conn;
     let greeting = async { (hook.call)(peer.clone()).await };
-    call(conn, Hook::OnConnect, hook.limit, greeting).await.map_err(|reason| {
+    if let Err(reason) = call(conn, Hook::OnConnect, hook.limit, greeting).await {
         let manner = match reason {
             DisconnectReason::Panicked(_) => Manner::Graceful,
             _ => Manner::Abort,
         };
         conn.ending.begin(reason, manner);
-        Stop::Asked
-    })
+    }
 }
 
 /// Ends the connection, in the manner asked for, up to the release of its socket and address.
-async fn end(peer: &Peer, protocols: &Protocols, stop: Stop, write_timeout: Option<Duration>) {
+async fn end(peer: &Peer, protocols: &Protocols, stop: Option<Stop>) {
     let conn = &*peer.conn;
-    let mut input = Remains { fin: stop == Stop::Fin, failed: false };
+    let mut input = Remains { fin: stop == Some(Stop::Fin), failed: false };
     see_off(peer, protocols, &mut input).await;
     let aborted = conn.ending.asked() == Some(Manner::Abort) || {
         conn.outbox.seal();
-        linger(peer, &mut input, write_timeout).await
+        linger(peer, protocols, &mut input).await
     };
     let unwritten = conn.outbox.close() > 0;
     if (aborted || unwritten)
@@ -136,19 +126,20 @@ async fn see_off(peer: &Peer, protocols: &Protocols, input: &mut Remains) {
 /// Waits until all is written and the peer has closed its side, or for as long as is reasonable.
 /// Reading on keeps our close from becoming a reset, which would destroy our own last bytes (RFC
 /// 2525, 2.17). Returns whether the connection is to be reset.
-async fn linger(peer: &Peer, input: &mut Remains, write_timeout: Option<Duration>) -> bool {
+async fn linger(peer: &Peer, protocols: &Protocols, input: &mut Remains) -> bool {
     let conn = &*peer.conn;
     let (runtime, config) = (&*conn.inner.runtime, &conn.inner.config);
     let mut last = Deadline::after(runtime, config.close_timeout);
     let mut quiet = Deadline::default();
     let mut moved = None;
-    let mut writing = write_timeout.map(|time| Box::pin(write(peer.clone(), time)));
+    // Where there is no writer task, there still is a FIN to send.
+    let mut writing = protocols.writing.is_none().then(|| WriterTask::new(peer.clone()));
     poll_fn(|cx| {
         conn.ending.register(cx.waker());
         if conn.ending.asked() == Some(Manner::Abort) {
             return Poll::Ready(true);
         }
-        if writing.as_mut().is_some_and(|task| task.as_mut().poll(cx).is_ready()) {
+        if writing.as_mut().is_some_and(|task| task.poll_unpin(cx).is_ready()) {
             writing = None;
         }
         input.poll(conn, cx);
@@ -202,59 +193,4 @@ async fn call(
             Err(DisconnectReason::TimedOut(hook))
         }
     }
-}
-
-/// The writer task.
-pub(crate) async fn write(peer: Peer, timeout: Duration) {
-    /// Tells the reader task that the writer is gone, also if the runtime has dropped it.
-    struct Done<'a>(&'a Conn);
-
-    impl Drop for Done<'_> {
-        fn drop(&mut self) {
-            self.0.outbox.finish();
-            self.0.ending.wake_reader();
-        }
-    }
-
-    let conn = &*peer.conn;
-    let done = Done(conn);
-    let runtime = &*conn.inner.runtime;
-    let mut stall = Deadline::default();
-    let mut mark = 0;
-    let written = poll_fn(|cx| {
-        if conn.ending.asked() == Some(Manner::Abort) {
-            return Poll::Ready(Some(Ok(())));
-        }
-        match conn.outbox.poll_write(cx) {
-            Poll::Ready(Ok(Drained::Sealed)) => conn.outbox.poll_fin(cx).map(Some),
-            Poll::Ready(Ok(Drained::Parked)) => {
-                stall.clear();
-                Poll::Pending
-            }
-            Poll::Ready(Err(error)) => Poll::Ready(Some(Err(error))),
-            Poll::Pending => {
-                let written = conn.outbox.counts.bytes_written.load(Relaxed);
-                if !stall.is_set() || written - mark >= PROGRESS_BYTES {
-                    stall.set(runtime, timeout);
-                    mark = written;
-                }
-                stall.poll(runtime, cx).map(|()| None)
-            }
-        }
-    })
-    .await;
-    match written {
-        Some(Ok(())) => {}
-        Some(Err(error)) => {
-            // Frames that arrived before may still be readable, so the reader goes on.
-            conn.ending.note(DisconnectReason::of(error));
-            conn.outbox.close();
-        }
-        None => {
-            count(&conn.inner.counters.write_timeouts);
-            conn.ending.begin(DisconnectReason::WriteTimedOut, Manner::Abort);
-            conn.outbox.close();
-        }
-    }
-    drop(done);
 }

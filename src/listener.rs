@@ -10,7 +10,6 @@ use crate::{
     stats::count,
 };
 use anypea_runtime::{ListenOptions, Listener, Stream};
-use bytes::BytesMut;
 use futures::future::AbortHandle;
 use std::{future::poll_fn, io, net::SocketAddr, sync::Arc, task::Poll, time::Duration};
 
@@ -203,7 +202,7 @@ fn receive(inner: &Arc<Inner>, stream: Stream, addr: SocketAddr) -> Result<(), C
         return Ok(());
     }
     let (slot, peer) = setup::begin(slot, side, &stream)?;
-    setup::establish(slot, peer, stream, BytesMut::new()).map(drop)
+    setup::establish(slot, peer, stream).map(drop)
 }
 
 /// Whether the error is one of the connection that was to be accepted (accept(2)), so that the

@@ -86,6 +86,7 @@ enum Intake {
 struct Queue {
     intake: Intake,
     sender: Option<Sender>,
+    write_timeout: Option<Duration>,
     pending: Batch,
     /// Bytes not yet written, those that the writer has taken included.
     queued: usize,
@@ -105,6 +106,7 @@ impl Outbox {
     pub(crate) fn open(&self, half: WriteHalf, sender: Option<Sender>) {
         self.writer.lock().half = Some(half);
         let mut queue = self.queue.lock();
+        queue.write_timeout = sender.as_ref().map(|sender| sender.write_timeout);
         queue.sender = sender;
         queue.intake = Intake::Open;
         self.ready.store(true, Release);
@@ -112,6 +114,13 @@ impl Outbox {
 
     pub(crate) fn is_ready(&self) -> bool {
         self.ready.load(Acquire)
+    }
+
+    /// Returns how long the peer may take; without [`Writing`](crate::Writing) there is only a
+    /// FIN to take.
+    pub(crate) fn write_timeout(&self) -> Duration {
+        const FIN_TIMEOUT: Duration = Duration::from_secs(10);
+        self.queue.lock().write_timeout.unwrap_or(FIN_TIMEOUT)
     }
 
     pub(crate) fn finish(&self) {

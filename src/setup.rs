@@ -5,12 +5,12 @@ use crate::{
     admission::{Slot, canonical},
     context,
     deadline::within,
-    life,
+    frames, life,
     peer::Conn,
     stats::count,
+    writer::WriterTask,
 };
 use anypea_runtime::{ConnectOptions, Stream};
-use bytes::BytesMut;
 use futures::FutureExt;
 use std::{
     future::poll_fn,
@@ -21,9 +21,6 @@ use std::{
     task::Poll,
     time::Duration,
 };
-
-/// How long the FIN of a connection without [`Writing`](crate::Writing) may take.
-const FIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) async fn dial(
     slot: Slot,
@@ -45,7 +42,7 @@ pub(crate) async fn dial(
 pub(crate) async fn set_up(slot: Slot, side: Side, stream: Stream) -> Result<Peer, ConnectError> {
     let (slot, peer) = begin(slot, side, &stream)?;
     let Some(hook) = slot.inner.protocols().handshake.clone() else {
-        return establish(slot, peer, stream, BytesMut::new());
+        return establish(slot, peer, stream);
     };
     let addr = slot.addr;
     let inner = slot.inner.clone();
@@ -67,8 +64,8 @@ pub(crate) async fn set_up(slot: Slot, side: Side, stream: Stream) -> Result<Pee
             return Err(ConnectError::HandshakeTimedOut { addr, after: hook.limit });
         }
     };
-    let (stream, over_read) = conn.finish(&peer).map_err(failed)?;
-    establish(slot, peer, stream, over_read)
+    let stream = conn.finish(&peer).map_err(failed)?;
+    establish(slot, peer, stream)
 }
 
 /// Polls a handshake as a hook of its connection, until it has disconnected itself.
@@ -102,12 +99,7 @@ pub(crate) fn begin(
 
 /// Registers the connection and starts its tasks. There is no await in here: a connection is
 /// either fully there or fully gone.
-pub(crate) fn establish(
-    mut slot: Slot,
-    peer: Peer,
-    stream: Stream,
-    over_read: BytesMut,
-) -> Result<Peer, ConnectError> {
+pub(crate) fn establish(slot: Slot, peer: Peer, stream: Stream) -> Result<Peer, ConnectError> {
     let inner = slot.inner.clone();
     let protocols = inner.protocols();
     let open = || protocols.writing.as_ref().map(|open| open(&peer));
@@ -116,19 +108,17 @@ pub(crate) fn establish(
         ConnectError::Panicked(slot.addr)
     })?;
     let (reader, writer, _) = stream.into_parts();
-    let write_timeout = sender.as_ref().map(|sender| sender.write_timeout);
     *peer.conn.reader.lock() = Some(reader);
     peer.conn.outbox.open(writer, sender);
-    slot.register(&peer)?;
+    let place = slot.register(&peer)?;
     tracing::debug!(parent: &peer.conn.span, "connected");
-    let own_writer = match write_timeout {
-        Some(timeout) => {
-            inner.spawn_connected(peer.clone(), Box::pin(life::write(peer.clone(), timeout)));
-            None
-        }
-        None => Some(FIN_TIMEOUT),
+    if protocols.writing.is_some() {
+        inner.spawn_connected(peer.clone(), Box::pin(WriterTask::new(peer.clone())));
+    }
+    let reading = match &protocols.reading {
+        Some(read) => read(peer.clone()),
+        None => Box::pin(frames::discard(peer.clone())),
     };
-    let life = life::live(slot, peer.clone(), protocols, over_read, own_writer);
-    inner.spawn_connected(peer.clone(), Box::pin(life));
+    inner.spawn_connected(peer.clone(), Box::pin(life::live(place, protocols, reading)));
     Ok(peer)
 }

@@ -4,7 +4,9 @@
 //! task, and the reader task at the end of a batch, so that a reply needs no hop between tasks.
 //! The locks are taken in one order, write half before outbox.
 
-use crate::outbox::Outbox;
+use crate::{
+    DisconnectReason, Peer, deadline::Deadline, ending::Manner, outbox::Outbox, stats::count,
+};
 use anypea_runtime::{Clock, WriteHalf, futures_io::AsyncWrite};
 use bytes::{Buf, Bytes, BytesMut};
 use std::{
@@ -20,6 +22,8 @@ use std::{
 /// What a reader may leave unwritten while it goes on with its batch, and for how long.
 const HOLD_BYTES: usize = 64 * 1024;
 const HOLD_TIME: Duration = Duration::from_millis(1);
+/// Bytes for which a peer has the write timeout, each time anew.
+const PROGRESS_BYTES: u64 = 256 * 1024;
 /// Slices in one vectored write.
 const SLICES: usize = 16;
 /// Writes that one poll makes before it lets other tasks run.
@@ -190,6 +194,76 @@ impl Segment {
             Self::Own(bytes) => bytes.advance(count),
             Self::Shared(bytes) => bytes.advance(count),
         }
+    }
+}
+
+/// The writer task: writes what the outbox holds, keeps the write deadline, sends the FIN.
+pub(crate) struct WriterTask {
+    peer: Peer,
+    deadline: Deadline,
+    /// The bytes written when the deadline was set.
+    mark: u64,
+}
+
+impl WriterTask {
+    pub(crate) fn new(peer: Peer) -> Self {
+        Self { peer, deadline: Deadline::default(), mark: 0 }
+    }
+
+    /// Ready when there is nothing to do any more; `None` if the peer was too slow.
+    fn poll_work(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<()>>> {
+        let conn = &*self.peer.conn;
+        if conn.ending.asked() == Some(Manner::Abort) {
+            return Poll::Ready(Some(Ok(())));
+        }
+        match conn.outbox.poll_write(cx) {
+            Poll::Ready(Ok(Drained::Sealed)) => conn.outbox.poll_fin(cx).map(Some),
+            Poll::Ready(Ok(Drained::Parked)) => {
+                self.deadline.clear();
+                Poll::Pending
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Some(Err(error))),
+            Poll::Pending => {
+                let runtime = &*conn.inner.runtime;
+                let written = conn.outbox.counts.bytes_written.load(Relaxed);
+                if !self.deadline.is_set() || written - self.mark >= PROGRESS_BYTES {
+                    self.deadline.set(runtime, conn.outbox.write_timeout());
+                    self.mark = written;
+                }
+                self.deadline.poll(runtime, cx).map(|()| None)
+            }
+        }
+    }
+}
+
+impl Future for WriterTask {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let worked = ready!(self.poll_work(cx));
+        let conn = &*self.peer.conn;
+        match worked {
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
+                // Frames that arrived before may still be readable, so the reader goes on.
+                conn.ending.note(DisconnectReason::of(error));
+                conn.outbox.close();
+            }
+            None => {
+                count(&conn.inner.counters.write_timeouts);
+                conn.ending.begin(DisconnectReason::WriteTimedOut, Manner::Abort);
+                conn.outbox.close();
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+impl Drop for WriterTask {
+    /// Tells the reader task that the writer is gone, also if the runtime has dropped it.
+    fn drop(&mut self) {
+        self.peer.conn.outbox.finish();
+        self.peer.conn.ending.wake_reader();
     }
 }
 

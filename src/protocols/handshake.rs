@@ -108,7 +108,7 @@ impl Connection {
     }
 
     /// Takes the connection of `peer` apart again, if it is fit to be used.
-    pub(crate) fn finish(self, peer: &Peer) -> io::Result<(Stream, BytesMut)> {
+    pub(crate) fn finish(mut self, peer: &Peer) -> io::Result<Stream> {
         if self.peer != *peer {
             return Err(io::Error::other("the handshake returned another connection"));
         }
@@ -116,8 +116,19 @@ impl Connection {
             let unflushed = self.unflushed;
             return Err(io::Error::other(format!("{unflushed} bytes were never flushed")));
         }
-        let stream = self.stream.ok_or_else(lent)?;
-        Ok((stream, self.over_read))
+        self.take_stream()
+    }
+
+    /// Takes the stream; what was read too early comes first in it.
+    fn take_stream(&mut self) -> io::Result<Stream> {
+        let stream = self.stream.take().ok_or_else(lent)?;
+        let ahead = std::mem::take(&mut self.over_read);
+        if ahead.is_empty() {
+            return Ok(stream);
+        }
+        let (reader, writer, socket) = stream.into_parts();
+        let reader = Rewound { ahead, reader };
+        Ok(Stream::from_parts(Box::new(reader), writer, socket))
     }
 
     /// Returns the peer, to be filled with what is learned. It can't be sent to yet.
@@ -161,13 +172,8 @@ impl Connection {
         F: Future<Output = io::Result<T>>,
         T: AsyncRead + AsyncWrite + Send + 'static,
     {
-        let mut stream = self.stream.take().ok_or_else(lent)?;
+        let stream = self.take_stream()?;
         let socket = stream.socket().clone();
-        if !self.over_read.is_empty() {
-            let (reader, writer, socket) = stream.into_parts();
-            let ahead = std::mem::take(&mut self.over_read);
-            stream = Stream::from_parts(Box::new(Rewound { ahead, reader }), writer, socket);
-        }
         self.stream = Some(Stream::with_socket(upgrade(stream).await?, socket));
         Ok(())
     }

@@ -20,7 +20,6 @@ pub(crate) use reading::Stop;
 
 use crate::{DisconnectReason, Node, Peer, outbox::Sender};
 use anypea_runtime::BoxFuture;
-use bytes::BytesMut;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 /// A type with a [`Node`] in it: the ground on which the protocols stand.
@@ -102,7 +101,7 @@ type Shared<F> = Option<Arc<F>>;
 pub(crate) struct Protocols {
     pub(crate) admit: Shared<dyn Fn(SocketAddr, Side) -> bool + Send + Sync>,
     pub(crate) handshake: Shared<Timed<dyn Perform>>,
-    pub(crate) reading: Shared<dyn Fn(Peer, BytesMut) -> BoxFuture<'static, Stop> + Send + Sync>,
+    pub(crate) reading: Shared<dyn Fn(Peer) -> BoxFuture<'static, Stop> + Send + Sync>,
     pub(crate) writing: Shared<dyn Fn(&Peer) -> Sender + Send + Sync>,
     pub(crate) on_connect: Shared<Timed<dyn Greet>>,
     pub(crate) on_disconnect: Shared<Timed<dyn Part>>,

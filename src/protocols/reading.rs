@@ -85,8 +85,7 @@ pub trait Reading: Pea2Pea {
             }
         }
         let this = self.clone();
-        let read =
-            move |peer, over_read| Box::pin(frames::process(this.clone(), peer, over_read)) as _;
+        let read = move |peer| Box::pin(frames::process(this.clone(), peer)) as _;
         let read = Arc::new(read);
         self.node().inner.enable("Reading", |on| install(&mut on.reading, read.clone()))
     }
