@@ -11,9 +11,18 @@
 mod delivery;
 mod endings;
 mod harness;
+mod limits;
+mod order;
+mod shutdown;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    harness::run([delivery::cases(), endings::cases()])
+    harness::run([
+        delivery::cases(),
+        endings::cases(),
+        limits::cases(),
+        order::cases(),
+        shutdown::cases(),
+    ])
 }
