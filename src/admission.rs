@@ -31,8 +31,8 @@ pub(crate) struct Table {
 enum Entry {
     Setup {
         inbound: bool,
-        /// The address of our end, once known.
-        local: Option<SocketAddr>,
+        /// The address of our end, once known; boxed, since every live entry is as large.
+        local: Option<Box<SocketAddr>>,
         /// Both ends are ours.
         own: bool,
     },
@@ -178,11 +178,11 @@ impl Table {
         let Some(Entry::Setup { inbound, local, .. }) = self.entries.get_mut(&addr) else {
             return (false, None);
         };
-        *local = Some(ours);
+        *local = Some(Box::new(ours));
         let inbound = *inbound;
         match self.entries.get_mut(&ours) {
             Some(Entry::Setup { inbound: other, local, own })
-                if *other != inbound && *local == Some(addr) =>
+                if *other != inbound && local.as_deref() == Some(&addr) =>
             {
                 *own = true;
                 (true, None)

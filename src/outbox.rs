@@ -37,8 +37,8 @@ thread_local! {
 
 /// What [`Writing`](crate::Writing) gives to each connection.
 pub(crate) struct Sender {
-    /// The codec, of a type that the caller of `enqueue` knows.
-    pub(crate) encoder: Box<dyn Any + Send>,
+    /// The codec, of a type that the caller of `enqueue` knows; `None` once nothing more is taken.
+    pub(crate) encoder: Option<Box<dyn Any + Send>>,
     pub(crate) queue_bytes: usize,
     pub(crate) write_timeout: Duration,
     pub(crate) encode_error_is_fatal: bool,
@@ -86,7 +86,6 @@ enum Intake {
 struct Queue {
     intake: Intake,
     sender: Option<Sender>,
-    write_timeout: Option<Duration>,
     pending: Batch,
     /// Bytes not yet written, those that the writer has taken included.
     queued: usize,
@@ -96,6 +95,13 @@ struct Queue {
     /// The writer's waker while it is parked.
     parked: Option<Waker>,
     next_ticket: u64,
+    /// `None` while nobody has to wait for anything, as is the rule.
+    waiting: Option<Box<Waiting>>,
+}
+
+/// Futures that wait for something of the outbox.
+#[derive(Default)]
+struct Waiting {
     /// Senders that wait for room, first come first served.
     room: VecDeque<(u64, Waker)>,
     /// Deliveries, by the offset that they wait for.
@@ -106,7 +112,6 @@ impl Outbox {
     pub(crate) fn open(&self, half: WriteHalf, sender: Option<Sender>) {
         self.writer.lock().half = Some(half);
         let mut queue = self.queue.lock();
-        queue.write_timeout = sender.as_ref().map(|sender| sender.write_timeout);
         queue.sender = sender;
         queue.intake = Intake::Open;
         self.ready.store(true, Release);
@@ -120,7 +125,7 @@ impl Outbox {
     /// FIN to take.
     pub(crate) fn write_timeout(&self) -> Duration {
         const FIN_TIMEOUT: Duration = Duration::from_secs(10);
-        self.queue.lock().write_timeout.unwrap_or(FIN_TIMEOUT)
+        self.queue.lock().sender.as_ref().map_or(FIN_TIMEOUT, |sender| sender.write_timeout)
     }
 
     pub(crate) fn finish(&self) {
@@ -150,7 +155,8 @@ impl Outbox {
         let tail = &mut queue.pending.tail;
         let sender = queue.sender.as_mut();
         let Some((encoder, fatal)) = sender.and_then(|sender| {
-            Some((sender.encoder.downcast_mut::<C>()?, sender.encode_error_is_fatal))
+            let encoder = sender.encoder.as_mut()?.downcast_mut::<C>()?;
+            Some((encoder, sender.encode_error_is_fatal))
         }) else {
             drop(guard);
             return (Err(SendError::NotEnabled(message)), false);
@@ -202,7 +208,7 @@ impl Outbox {
         if queue.intake != Intake::Open {
             return Err(SendError::NotConnected(message));
         }
-        let first = queue.room.front().map(|(ticket, _)| *ticket);
+        let first = queue.first_in_line().map(|(ticket, _)| *ticket);
         if queue.queued >= queue.limit() || (first.is_some() && first != ticket) {
             return Err(SendError::Full(message));
         }
@@ -221,7 +227,7 @@ impl Outbox {
         let end = queue.enqueued;
         let writer = queue.parked.take();
         let next = ticket.and_then(|_| {
-            queue.room.pop_front();
+            queue.waiting().room.pop_front();
             queue.next_in_line()
         });
         drop(queue);
@@ -237,14 +243,15 @@ impl Outbox {
             return Poll::Ready(());
         }
         let number = *ticket.get_or_insert_with(|| queue.new_ticket());
-        let place = match queue.room.iter().position(|(ticket, _)| *ticket == number) {
+        let room = &mut queue.waiting().room;
+        let place = match room.iter().position(|(ticket, _)| *ticket == number) {
             Some(place) => {
-                queue.room[place].1.clone_from(cx.waker());
+                room[place].1.clone_from(cx.waker());
                 place
             }
             None => {
-                queue.room.push_back((number, cx.waker().clone()));
-                queue.room.len() - 1
+                room.push_back((number, cx.waker().clone()));
+                room.len() - 1
             }
         };
         // Room that came since the caller looked would otherwise be announced to nobody.
@@ -254,7 +261,7 @@ impl Outbox {
     /// Gives up a place in the line.
     pub(crate) fn leave_line(&self, ticket: Ticket) {
         let mut queue = self.queue.lock();
-        queue.room.retain(|(number, _)| Some(*number) != ticket);
+        queue.waiting().room.retain(|(number, _)| Some(*number) != ticket);
         // The place may have been first, and its waker spent.
         let next = queue.next_in_line();
         drop(queue);
@@ -278,12 +285,12 @@ impl Outbox {
             return Poll::Ready(Err(NotDelivered));
         }
         let number = *ticket.get_or_insert_with(|| queue.new_ticket());
-        queue.deliveries.insert((end, number), cx.waker().clone());
+        queue.waiting().deliveries.insert((end, number), cx.waker().clone());
         Poll::Pending
     }
 
     pub(crate) fn forget_delivery(&self, end: u64, ticket: u64) {
-        let waker = self.queue.lock().deliveries.remove(&(end, ticket));
+        let waker = self.queue.lock().waiting().deliveries.remove(&(end, ticket));
         drop(waker);
     }
 
@@ -293,10 +300,10 @@ impl Outbox {
         if queue.intake != Intake::Closed {
             queue.intake = Intake::Sealed;
         }
-        let (parked, room) = (queue.parked.take(), mem::take(&mut queue.room));
-        let sender = queue.sender.take();
+        let (parked, room) = (queue.parked.take(), mem::take(&mut queue.waiting().room));
+        let encoder = queue.sender.as_mut().and_then(|sender| sender.encoder.take());
         drop(queue);
-        drop(sender);
+        drop(encoder);
         wake(parked.into_iter().chain(room.into_iter().map(|(_, waker)| waker)));
     }
 
@@ -314,8 +321,9 @@ impl Outbox {
         self.counts.queued.store(0, Relaxed);
         self.counts.lost.fetch_add(spent.queued, Relaxed);
         drop(queue);
-        let Queue { sender, pending, queued, parked, room, deliveries, .. } = spent;
+        let Queue { sender, pending, queued, parked, waiting, .. } = spent;
         drop((sender, pending));
+        let Waiting { room, deliveries } = waiting.map(|waiting| *waiting).unwrap_or_default();
         let room = room.into_iter().map(|(_, waker)| waker);
         wake(parked.into_iter().chain(room).chain(deliveries.into_values()));
         queued
@@ -355,7 +363,8 @@ impl Outbox {
         }
         queue.parked = Some(waker.clone());
         // An idle connection owns no buffer.
-        let spare = (mem::take(&mut queue.pending.tail), mem::take(batch));
+        let waiting = queue.waiting.take_if(|waiting| waiting.is_empty());
+        let spare = (mem::take(&mut queue.pending.tail), mem::take(batch), waiting);
         drop(queue);
         drop(spare);
         Some(Drained::Parked)
@@ -370,7 +379,7 @@ impl Outbox {
         let bytes = self.counts.bytes_written.load(Relaxed) + written as u64;
         self.counts.bytes_written.store(bytes, Relaxed);
         // Half of the queue is let drain first, so that one wake serves many messages.
-        let drained = queue.queued <= queue.limit() / 2;
+        let drained = queue.waiting.is_some() && queue.queued <= queue.limit() / 2;
         let next = if drained { queue.next_in_line() } else { None };
         drop(queue);
         wake(next);
@@ -381,8 +390,9 @@ impl Outbox {
         let mut queue = self.queue.lock();
         queue.delivered += bytes as u64;
         let beyond = (queue.delivered + 1, 0);
-        let waiting = queue.deliveries.split_off(&beyond);
-        let delivered = mem::replace(&mut queue.deliveries, waiting);
+        let Some(Waiting { deliveries, .. }) = queue.waiting.as_deref_mut() else { return };
+        let undelivered = deliveries.split_off(&beyond);
+        let delivered = mem::replace(deliveries, undelivered);
         drop(queue);
         wake(delivered.into_values());
     }
@@ -402,10 +412,24 @@ impl Queue {
         self.next_ticket
     }
 
+    fn waiting(&mut self) -> &mut Waiting {
+        self.waiting.get_or_insert_default()
+    }
+
+    fn first_in_line(&self) -> Option<&(u64, Waker)> {
+        self.waiting.as_ref()?.room.front()
+    }
+
     /// Returns the waker of the first sender in line, if it can be served.
     fn next_in_line(&self) -> Option<Waker> {
-        let (_, waker) = self.room.front()?;
+        let (_, waker) = self.first_in_line()?;
         (self.queued < self.limit()).then(|| waker.clone())
+    }
+}
+
+impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.room.is_empty() && self.deliveries.is_empty()
     }
 }
 

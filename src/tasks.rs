@@ -27,7 +27,7 @@ pub(crate) struct Tasks(Mutex<State>);
 #[derive(Default)]
 struct State {
     live: usize,
-    next_key: u64,
+    last_key: u64,
     /// The tasks that end when the node shuts down, at their next await.
     abortable: IndexMap<u64, AbortHandle>,
     closed: bool,
@@ -49,7 +49,8 @@ impl Tasks {
 /// Lives in a task and counts it.
 struct Counted {
     scope: Scope,
-    key: Option<u64>,
+    /// The number under which it can be aborted; 0 if it can't be.
+    key: u64,
 }
 
 /// Whose task it is.
@@ -72,7 +73,7 @@ impl Drop for Counted {
         let inner = self.scope.inner();
         let mut state = inner.tasks.0.lock();
         state.live -= 1;
-        let spent = self.key.and_then(|key| state.abortable.swap_remove(&key));
+        let spent = state.abortable.swap_remove(&self.key);
         let last = state.closed && state.live == 0;
         drop(state);
         drop(spent);
@@ -113,7 +114,7 @@ impl Inner {
     /// Runs a task of a connection to its end.
     pub(crate) fn spawn_connected(&self, peer: Peer, task: BoxFuture<'static, ()>) {
         self.tasks.0.lock().live += 1;
-        let counted = Counted { scope: Scope::Connection(peer), key: None };
+        let counted = Counted { scope: Scope::Connection(peer), key: 0 };
         self.runtime.spawn(Box::pin(Run { task, counted }));
     }
 
@@ -128,11 +129,11 @@ impl Inner {
             if state.closed {
                 return None;
             }
-            let key = state.next_key;
-            state.next_key += 1;
+            state.last_key += 1;
+            let key = state.last_key;
             state.live += 1;
             state.abortable.insert(key, handle.clone());
-            Counted { scope: Scope::Node(self.clone()), key: Some(key) }
+            Counted { scope: Scope::Node(self.clone()), key }
         };
         self.runtime.spawn(Box::pin(Run { task: Box::pin(task.map(drop)), counted }));
         Some(handle)

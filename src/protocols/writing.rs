@@ -152,7 +152,7 @@ pub trait Writing: Pea2Pea {
         }
         let this = self.clone();
         let open = move |peer: &Peer| Sender {
-            encoder: Box::new(this.codec(peer)),
+            encoder: Some(Box::new(this.codec(peer))),
             queue_bytes: this.queue_bytes(),
             write_timeout: this.write_timeout(),
             encode_error_is_fatal: this.encode_error_is_fatal(),
