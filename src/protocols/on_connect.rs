@@ -35,13 +35,16 @@ pub trait OnConnect: Pea2Pea {
     /// # Errors
     /// [`EnableError`], if it is enabled already or there are connections.
     fn enable_on_connect(&self) -> Result<(), EnableError> {
+        let limit = self.on_connect_timeout();
+        if limit.is_zero() {
+            return Err(EnableError::Zero("on_connect_timeout"));
+        }
         let this = self.clone();
         let call = move |peer: Peer| {
             let this = this.clone();
             Box::pin(async move { this.on_connect(&peer).await }) as _
         };
-        let hook = Timed { limit: self.on_connect_timeout(), call };
-        let hook = Arc::new(hook);
+        let hook = Arc::new(Timed { limit, call });
         self.node().inner.enable("OnConnect", |on| install(&mut on.on_connect, hook.clone()))
     }
 }

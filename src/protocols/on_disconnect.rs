@@ -40,13 +40,16 @@ pub trait OnDisconnect: Pea2Pea {
     /// # Errors
     /// [`EnableError`], if it is enabled already or there are connections.
     fn enable_on_disconnect(&self) -> Result<(), EnableError> {
+        let limit = self.on_disconnect_timeout();
+        if limit.is_zero() {
+            return Err(EnableError::Zero("on_disconnect_timeout"));
+        }
         let this = self.clone();
         let call = move |peer: Peer, reason| {
             let this = this.clone();
             Box::pin(async move { this.on_disconnect(&peer, reason).await }) as _
         };
-        let hook = Timed { limit: self.on_disconnect_timeout(), call };
-        let hook = Arc::new(hook);
+        let hook = Arc::new(Timed { limit, call });
         self.node().inner.enable("OnDisconnect", |on| install(&mut on.on_disconnect, hook.clone()))
     }
 }
