@@ -8,6 +8,7 @@
     allow(dead_code, unused_imports, reason = "some runtimes, or all, are left out")
 )]
 
+mod bad;
 mod delivery;
 mod endings;
 mod harness;
@@ -19,6 +20,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     harness::run([
+        bad::cases(),
         delivery::cases(),
         endings::cases(),
         limits::cases(),

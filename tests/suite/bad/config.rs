@@ -1,14 +1,11 @@
 //! Settings that make no sense, and calls at the wrong time.
 
-use crate::{
-    bystander::{Bystander, end_of},
-    harness::{Case, ON_PURPOSE, TestRuntime, case, meet},
-};
+use super::bystander::{Bystander, end_of};
+use crate::harness::{Case, ON_PURPOSE, TestRuntime, case, meet};
 use anypea::{
     Config, ConfigError, ConnectError, DisconnectReason, Disconnected, EnableError, Handshake,
     ListenError, Node, OnConnect, OnDisconnect, Pea2Pea, Peer, Reading, SendError, ShutDownState,
-    Side, TaskEnded, Writing, bytes::Bytes, codec::LengthDelimited,
-    runtime::Stream,
+    Side, TaskEnded, Writing, bytes::Bytes, codec::LengthDelimited, runtime::Stream,
 };
 use futures::{future::join_all, io::Cursor};
 use std::{
