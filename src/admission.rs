@@ -178,6 +178,11 @@ impl Table {
         let Some(Entry::Setup { inbound, local, .. }) = self.entries.get_mut(&addr) else {
             return (false, None);
         };
+        if addr == ours {
+            // A socket that dials itself is connected with itself (RFC 9293, 3.5). It happens by
+            // chance, to who dials a dead port of the local host.
+            return (true, None);
+        }
         *local = Some(Box::new(ours));
         let inbound = *inbound;
         match self.entries.get_mut(&ours) {
@@ -256,7 +261,13 @@ impl Slot {
         Ok(Place { peer: peer.clone(), inbound: self.inbound })
     }
 
-    fn own_address(&self) -> ConnectError {
+    /// Whether the other end of the connection has turned out to be ours as well.
+    pub(crate) fn leads_back(&self) -> bool {
+        let table = self.inner.table.lock();
+        matches!(table.entries.get(&self.addr), Some(Entry::Setup { own: true, .. }))
+    }
+
+    pub(crate) fn own_address(&self) -> ConnectError {
         let error = ConnectError::OwnAddress(self.addr);
         count_rejection(&self.inner.counters, &error, self.inbound);
         error

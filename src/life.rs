@@ -36,7 +36,12 @@ pub(crate) async fn live(
     let conn = &*place.peer.conn;
     if protocols.on_connect.is_some() {
         let mut greeting = Box::pin(greet(&place.peer, &protocols));
-        poll_fn(|cx| poll_unless_ending(conn, cx, |cx| greeting.as_mut().poll(cx))).await;
+        poll_fn(|cx| {
+            // Polled before the end is looked for, so that whoever is seen off has been greeted.
+            let greeted = greeting.as_mut().poll(cx);
+            poll_unless_ending(conn, cx, |_| greeted).map(drop)
+        })
+        .await;
     }
     let stop = poll_fn(|cx| {
         poll_unless_ending(conn, cx, |cx| {

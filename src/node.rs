@@ -375,6 +375,7 @@ impl Inner {
     }
 
     /// Returns the connection that a target means, if it is one of this node's.
+    #[inline]
     pub(crate) fn resolve<'a>(self: &Arc<Self>, target: Target<'a>) -> Option<Cow<'a, Peer>> {
         match target {
             Target::Addr(addr) => self.table.lock().peer(canonical(addr)).cloned().map(Cow::Owned),

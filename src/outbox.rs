@@ -162,9 +162,9 @@ impl Outbox {
             return (Err(SendError::NotEnabled(message)), false);
         };
         let border = Border::of(tail);
-        ENCODING.set(true);
+        ENCODING.with(|encoding| encoding.set(true));
         let encoded = catch_unwind(AssertUnwindSafe(|| encoder.encode(message, tail)));
-        ENCODING.set(false);
+        ENCODING.with(|encoding| encoding.set(false));
         if encoded.is_err() || !border.stands_in(tail) {
             self.close_locked(guard);
             return (Err(SendError::EncoderBroken), true);
@@ -196,12 +196,13 @@ impl Outbox {
     }
 
     /// Checks that a message may be queued now, in the order of arrival.
+    #[inline]
     fn admit<M>(
         &self,
         message: M,
         ticket: Ticket,
     ) -> Result<(MutexGuard<'_, Queue>, M), SendError<M>> {
-        if ENCODING.get() {
+        if ENCODING.with(Cell::get) {
             return Err(SendError::Reentrant(message));
         }
         let queue = self.queue.lock();
@@ -216,6 +217,7 @@ impl Outbox {
     }
 
     /// Accounts for a frame that is in the buffer now, and wakes whom it concerns.
+    #[inline]
     fn took(&self, mut queue: MutexGuard<'_, Queue>, frame: usize, ticket: Ticket) -> u64 {
         queue.pending.messages += 1;
         queue.queued += frame;
@@ -403,6 +405,7 @@ fn wake(wakers: impl IntoIterator<Item = Waker>) {
 }
 
 impl Queue {
+    #[inline]
     fn limit(&self) -> usize {
         self.sender.as_ref().map_or(usize::MAX, |sender| sender.queue_bytes)
     }
@@ -416,6 +419,7 @@ impl Queue {
         self.waiting.get_or_insert_default()
     }
 
+    #[inline]
     fn first_in_line(&self) -> Option<&(u64, Waker)> {
         self.waiting.as_ref()?.room.front()
     }
@@ -441,6 +445,7 @@ struct Border {
 }
 
 impl Border {
+    #[inline]
     fn of(tail: &BytesMut) -> Self {
         let mut before = [0; 16];
         if let Some(last) = tail.last_chunk() {
@@ -449,6 +454,7 @@ impl Border {
         Self { at: tail.len(), before }
     }
 
+    #[inline]
     fn stands_in(&self, tail: &BytesMut) -> bool {
         let Some(earlier) = tail.get(..self.at) else { return false };
         earlier.last_chunk().is_none_or(|last| *last == self.before)

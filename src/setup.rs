@@ -50,6 +50,10 @@ pub(crate) async fn set_up(slot: Slot, side: Side, stream: Stream) -> Result<Pee
     let handshake = AssertUnwindSafe(async { (hook.call)(conn).await }).catch_unwind();
     let handshake = unless_ended(&peer, within(&*inner.runtime, hook.limit, handshake));
     let failed = |error| {
+        // The other end has found out first, and hung up.
+        if slot.leads_back() {
+            return slot.own_address();
+        }
         count(&inner.counters.handshake_errors);
         ConnectError::Handshake { addr, error }
     };
