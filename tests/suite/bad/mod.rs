@@ -3,9 +3,10 @@
 
 mod bystander;
 mod config;
+mod dialing;
 
 use crate::harness::Case;
 
 pub fn cases() -> Vec<Case> {
-    [config::cases()].into_iter().flatten().collect()
+    [config::cases(), dialing::cases()].into_iter().flatten().collect()
 }
