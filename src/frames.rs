@@ -50,6 +50,11 @@ pub(crate) async fn process<R: Reading>(handler: R, peer: Peer) -> Stop {
                 Ok(None) => break,
                 Err(stop) => return stop,
             };
+            // Looked at here, after the read: the end may have been asked for on another thread
+            // before these bytes had even come.
+            if conn.ending.asked().is_some() {
+                return Stop::Asked;
+            }
             batch.messages += 1;
             let mut processing = pin!(handler.process_message(&peer, message));
             let processed = poll_fn(|cx| {
@@ -72,9 +77,6 @@ pub(crate) async fn process<R: Reading>(handler: R, peer: Peer) -> Stop {
                 }
             }
             input.waits_for = Wait::Nothing;
-            if conn.ending.asked().is_some() {
-                return Stop::Asked;
-            }
             batch.held.renew(&*conn.inner.runtime);
         }
         drop(batch);

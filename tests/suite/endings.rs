@@ -15,6 +15,7 @@ pub fn cases() -> Vec<Case> {
         case(a_reset_is_named),
         case(a_half_closed_peer_gets_its_replies),
         case(on_connect_is_over_before_the_first_message),
+        case(who_is_seen_off_has_been_greeted),
         case(on_disconnect_runs_once_though_many_causes_come_together),
         case(an_address_is_taken_until_on_disconnect_is_over),
         case(last_words_are_sent_after_the_peers_fin),
@@ -122,6 +123,17 @@ async fn on_connect_is_over_before_the_first_message(rt: &TestRuntime) {
         [Seen::Connected(1), Seen::Note("greeted"), Seen::Message(1, _), Seen::Disconnected(1, _)]
     );
     assert!(order, "{seen:?}");
+}
+
+async fn who_is_seen_off_has_been_greeted(rt: &TestRuntime) {
+    let (alice, bob) = (rt.start().await, rt.start().await);
+    for i in 1..=20 {
+        // The end is asked for before the connection's tasks have run, as often as not.
+        let peer = alice.connect(bob.addr()).await.unwrap();
+        let end = if i % 2 == 0 { peer.disconnect() } else { peer.disconnect_now() };
+        rt.within("the end", end).await;
+        assert_eq!((alice.num_connects(), alice.reasons().len()), (i, i));
+    }
 }
 
 async fn on_disconnect_runs_once_though_many_causes_come_together(rt: &TestRuntime) {

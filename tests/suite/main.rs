@@ -8,7 +8,9 @@
     allow(dead_code, unused_imports, reason = "some runtimes, or all, are left out")
 )]
 
+mod backpressure;
 mod bad;
+mod cancellation;
 mod delivery;
 mod endings;
 mod harness;
@@ -20,6 +22,8 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     harness::run([
+        cancellation::cases(),
+        backpressure::cases(),
         bad::cases(),
         delivery::cases(),
         endings::cases(),
