@@ -16,7 +16,7 @@
 //!
 //! A node is told its runtime once, when it is made. There is no default runtime and no guessing;
 //! the features `tokio`, `async-std` and `smol` each add a re-export of an adapter and nothing
-//! else. Any other executor will do as well: see [`runtime`].
+//! else. Any other executor will do as well: see [`choosing_a_runtime`] and [`runtime`].
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -72,3 +72,12 @@ pub use anypea_smol::Smol;
 pub use anypea_tokio::Tokio;
 pub use asynchronous_codec;
 pub use bytes;
+
+#[cfg(doc)]
+#[doc = include_str!("../docs/runtimes.md")]
+pub mod choosing_a_runtime {}
+
+/// The quick start is a test.
+#[cfg(all(doctest, feature = "tokio"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
