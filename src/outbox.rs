@@ -47,6 +47,15 @@ pub(crate) struct Sender {
 /// A place in a line of waiting futures.
 pub(crate) type Ticket = Option<u64>;
 
+/// What an encoder has done to its connection.
+pub(crate) enum Damage {
+    None,
+    /// The connection has to end.
+    Fatal,
+    /// It has to end, and this is the encoder's panic.
+    Panic(Box<dyn Any + Send>),
+}
+
 #[derive(Default)]
 pub(crate) struct Outbox {
     queue: Mutex<Queue>,
@@ -138,18 +147,18 @@ impl Outbox {
 
     /// Encodes `message` into the buffer, and returns the offset at which its frame ends.
     ///
-    /// The second value tells whether the connection has to end because of the encoder.
+    /// The second value tells what the encoder has done to the connection.
     pub(crate) fn enqueue<C, M>(
         &self,
         message: M,
         ticket: Ticket,
-    ) -> (Result<u64, SendError<M>>, bool)
+    ) -> (Result<u64, SendError<M>>, Damage)
     where
         C: for<'a> Encoder<Item<'a> = M, Error: Into<BoxError>> + 'static,
     {
         let (mut guard, message) = match self.admit(message, ticket) {
             Ok(admitted) => admitted,
-            Err(error) => return (Err(error), false),
+            Err(error) => return (Err(error), Damage::None),
         };
         let queue = &mut *guard;
         let tail = &mut queue.pending.tail;
@@ -159,7 +168,7 @@ impl Outbox {
             Some((encoder, sender.encode_error_is_fatal))
         }) else {
             drop(guard);
-            return (Err(SendError::NotEnabled(message)), false);
+            return (Err(SendError::NotEnabled(message)), Damage::None);
         };
         let border = Border::of(tail);
         ENCODING.with(|encoding| encoding.set(true));
@@ -167,15 +176,17 @@ impl Outbox {
         ENCODING.with(|encoding| encoding.set(false));
         if encoded.is_err() || !border.stands_in(tail) {
             self.close_locked(guard);
-            return (Err(SendError::EncoderBroken), true);
+            let damage = encoded.err().map_or(Damage::Fatal, Damage::Panic);
+            return (Err(SendError::EncoderBroken), damage);
         }
         if let Ok(Err(error)) = encoded {
             tail.truncate(border.at);
             drop(guard);
-            return (Err(SendError::Encode(error.into())), fatal);
+            let damage = if fatal { Damage::Fatal } else { Damage::None };
+            return (Err(SendError::Encode(error.into())), damage);
         }
         let frame = tail.len() - border.at;
-        (Ok(self.took(guard, frame, ticket)), false)
+        (Ok(self.took(guard, frame, ticket)), Damage::None)
     }
 
     /// Queues ready bytes at a frame border, and returns the offset at which they end.
@@ -448,8 +459,9 @@ impl Border {
     #[inline]
     fn of(tail: &BytesMut) -> Self {
         let mut before = [0; 16];
-        if let Some(last) = tail.last_chunk() {
-            before = *last;
+        match tail.last_chunk() {
+            Some(last) => before = *last,
+            None => before[..tail.len()].copy_from_slice(tail),
         }
         Self { at: tail.len(), before }
     }
@@ -457,6 +469,9 @@ impl Border {
     #[inline]
     fn stands_in(&self, tail: &BytesMut) -> bool {
         let Some(earlier) = tail.get(..self.at) else { return false };
-        earlier.last_chunk().is_none_or(|last| *last == self.before)
+        match earlier.last_chunk() {
+            Some(last) => *last == self.before,
+            None => *earlier == self.before[..self.at],
+        }
     }
 }

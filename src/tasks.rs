@@ -145,7 +145,8 @@ impl Inner {
         DisconnectReason::Panicked(hook)
     }
 
-    fn log_panic(&self, what: &str, panic: Box<dyn Any + Send>) {
+    /// Counts and logs a panic.
+    pub(crate) fn log_panic(&self, what: &str, panic: Box<dyn Any + Send>) {
         count(&self.counters.hook_panics);
         let message = panic
             .downcast_ref::<&str>()

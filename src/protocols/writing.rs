@@ -2,7 +2,7 @@ use super::{Pea2Pea, Target, install};
 use crate::{
     BoxError, DisconnectReason, EnableError, NotDelivered, Peer, SendError,
     ending::Manner,
-    outbox::{Outbox, Sender, Ticket},
+    outbox::{Damage, Outbox, Sender, Ticket},
 };
 use asynchronous_codec::Encoder;
 use bytes::Bytes;
@@ -167,8 +167,11 @@ fn enqueue<'a, W: Writing>(
     message: W::Message,
     ticket: Ticket,
 ) -> Queued<'a, W::Message> {
-    let (queued, broken) = peer.conn.outbox.enqueue::<W::Codec, _>(message, ticket);
-    if broken {
+    let (queued, damage) = peer.conn.outbox.enqueue::<W::Codec, _>(message, ticket);
+    if !matches!(damage, Damage::None) {
+        if let Damage::Panic(panic) = damage {
+            peer.conn.inner.log_panic("an encoder", panic);
+        }
         peer.conn.ending.begin(DisconnectReason::Encoder, Manner::Abort);
     }
     let end = queued?;
