@@ -4,9 +4,10 @@
 mod bystander;
 mod config;
 mod dialing;
+mod sending;
 
 use crate::harness::Case;
 
 pub fn cases() -> Vec<Case> {
-    [config::cases(), dialing::cases()].into_iter().flatten().collect()
+    [config::cases(), dialing::cases(), sending::cases()].into_iter().flatten().collect()
 }
