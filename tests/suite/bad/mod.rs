@@ -2,6 +2,7 @@
 //! leaves everything else working.
 
 mod bystander;
+mod codecs;
 mod config;
 mod dialing;
 mod sending;
@@ -9,5 +10,8 @@ mod sending;
 use crate::harness::Case;
 
 pub fn cases() -> Vec<Case> {
-    [config::cases(), dialing::cases(), sending::cases()].into_iter().flatten().collect()
+    [codecs::cases(), config::cases(), dialing::cases(), sending::cases()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
