@@ -11,17 +11,25 @@
 mod backpressure;
 mod bad;
 mod cancellation;
+mod codec;
 mod delivery;
 mod endings;
+mod handshake;
 mod harness;
 mod limits;
 mod order;
+mod panics;
 mod shutdown;
+mod timeouts;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     harness::run([
+        timeouts::cases(),
+        panics::cases(),
+        handshake::cases(),
+        codec::cases(),
         cancellation::cases(),
         backpressure::cases(),
         bad::cases(),
