@@ -8,10 +8,13 @@
     allow(dead_code, unused_imports, reason = "some runtimes, or all, are left out")
 )]
 
+mod accept;
+mod adopt;
 mod backpressure;
 mod bad;
 mod cancellation;
 mod codec;
+mod connecting;
 mod delivery;
 mod endings;
 mod handshake;
@@ -19,13 +22,22 @@ mod harness;
 mod limits;
 mod order;
 mod panics;
+mod peers;
 mod shutdown;
+mod stats;
 mod timeouts;
+mod topology;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     harness::run([
+        topology::cases(),
+        stats::cases(),
+        peers::cases(),
+        connecting::cases(),
+        adopt::cases(),
+        accept::cases(),
         timeouts::cases(),
         panics::cases(),
         handshake::cases(),
