@@ -42,6 +42,7 @@ pub(crate) async fn live(
             poll_unless_ending(conn, cx, |_| greeted).map(drop)
         })
         .await;
+        let_go(conn, Hook::OnConnect, greeting);
     }
     let stop = poll_fn(|cx| {
         poll_unless_ending(conn, cx, |cx| {
@@ -54,7 +55,7 @@ pub(crate) async fn live(
         })
     })
     .await;
-    drop(reading);
+    let_go(conn, Hook::ProcessMessage, reading);
     Box::pin(end(&place.peer, &protocols, stop.flatten())).await;
     drop(place);
 }
@@ -68,6 +69,13 @@ fn poll_unless_ending<T>(
 ) -> Poll<Option<T>> {
     conn.ending.register(cx.waker());
     if conn.ending.asked().is_some() { Poll::Ready(None) } else { poll(cx).map(Some) }
+}
+
+/// Drops a hook at its await: what it holds may panic, and the connection ends in order anyway.
+fn let_go<T>(conn: &Conn, hook: Hook, future: T) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(future))) {
+        conn.inner.panicked(hook, panic);
+    }
 }
 
 async fn greet(peer: &Peer, protocols: &Protocols) {
