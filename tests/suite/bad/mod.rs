@@ -5,12 +5,13 @@ mod bystander;
 mod codecs;
 mod config;
 mod dialing;
+mod hooks;
 mod sending;
 
 use crate::harness::Case;
 
 pub fn cases() -> Vec<Case> {
-    [codecs::cases(), config::cases(), dialing::cases(), sending::cases()]
+    [codecs::cases(), config::cases(), dialing::cases(), hooks::cases(), sending::cases()]
         .into_iter()
         .flatten()
         .collect()
