@@ -86,7 +86,7 @@ async fn mesh(runtime: Arc<dyn Runtime>, nodes: usize, seconds: u64) -> common::
     let latencies = latencies(&members, &mesh, paced_seconds, &bar).await?;
     bar.finish_and_clear();
     let bar = self::bar("flood", seconds * 1000)?;
-    let flood = flood(&members, &links, Duration::from_secs(seconds), &bar).await;
+    let flood = flood(&members, &mesh, Duration::from_secs(seconds), &bar).await;
     bar.finish_and_clear();
     join_all(members.iter().map(|member| member.node().shut_down())).await;
 
@@ -149,7 +149,7 @@ async fn latencies(
     // A thread, because the timers of some runtimes are only good to a millisecond.
     thread::spawn(move || sender.send(pace(&pacers, mesh_.start, seconds, &bar)));
     outcome.await??;
-    caught_up(members, &mesh.links()).await;
+    caught_up(members, mesh).await;
     let mut latencies: Vec<_> = members.iter().flat_map(Member::take_latencies).collect();
     latencies.sort_unstable();
     Ok(latencies)
@@ -180,12 +180,8 @@ fn pace(
 }
 
 /// Has each node send to all of its peers as fast as they take it.
-async fn flood(
-    members: &[Member],
-    links: &[Arc<Link>],
-    time: Duration,
-    bar: &ProgressBar,
-) -> Flood {
+async fn flood(members: &[Member], mesh: &Mesh, time: Duration, bar: &ProgressBar) -> Flood {
+    let links = mesh.links();
     let received = || {
         let received = links.iter().map(|link| &link.received);
         received.fold((0, 0), |sum, tally| (sum.0 + tally.packets(), sum.1 + tally.bytes()))
@@ -209,16 +205,17 @@ async fn flood(
     // A sender fails only where a connection was lost, and that is told elsewhere.
     join_all(senders).await;
     // What comes in after a node has begun to shut down is discarded, so it must not be early.
-    caught_up(members, links).await;
+    caught_up(members, mesh).await;
     let (time, after) = (begin.elapsed(), received());
     Flood { messages: after.0 - before.0, bytes: after.1 - before.1, time }
 }
 
 /// Waits until all that was sent has been received, or until it won't be.
-async fn caught_up(members: &[Member], links: &[Arc<Link>]) {
-    let begin = Instant::now();
+async fn caught_up(members: &[Member], mesh: &Mesh) {
+    let (begin, links) = (Instant::now(), mesh.links());
     let missing = |link: &Arc<Link>| link.received.packets() < link.sent.packets();
-    while links.iter().any(missing) && begin.elapsed() < CATCH_UP {
+    let hope = || mesh.failures().is_empty() && begin.elapsed() < CATCH_UP;
+    while links.iter().any(missing) && hope() {
         members[0].node().sleep(Duration::from_millis(1)).await;
     }
 }
