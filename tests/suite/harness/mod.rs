@@ -64,9 +64,18 @@ impl Case {
 
 /// Runs all tests on all runtimes.
 pub fn run(cases: impl IntoIterator<Item = Vec<Case>>) -> ExitCode {
-    let mut args = Arguments::from_args();
     // Most of them wait for most of their time.
-    args.test_threads.get_or_insert(8);
+    run_on(8, cases)
+}
+
+/// Runs all tests on all runtimes, one at a time.
+pub fn run_one_by_one(cases: impl IntoIterator<Item = Vec<Case>>) -> ExitCode {
+    run_on(1, cases)
+}
+
+fn run_on(threads: usize, cases: impl IntoIterator<Item = Vec<Case>>) -> ExitCode {
+    let mut args = Arguments::from_args();
+    args.test_threads.get_or_insert(threads);
     quiet_on_purpose();
     let cases: Vec<_> = cases.into_iter().flatten().collect();
     let mut trials = Vec::new();
