@@ -126,8 +126,8 @@ async fn in_every_hook<F>(
         let what = format!("the call from {hook:?} has returned");
         rt.until(&what, || node.has_noted("done")).await;
         other.shut_down().await;
-        // Calls from every hook may leave a connection more.
-        rt.until("nothing is being set up", || node.num_connecting() == 0).await;
+        rt.until("the others are gone", || (node.num_connecting(), node.num_connected()) == (0, 1))
+            .await;
         bystander.is_unharmed(rt, &node).await;
         node.shut_down().await;
     }
