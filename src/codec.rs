@@ -85,7 +85,8 @@ impl Decoder for LengthDelimited {
             src.reserve(missing.min(src.len()));
             return Ok(None);
         }
-        src.advance(HEADER_BYTES);
-        Ok(Some(src.split_to(frame_bytes).freeze()))
+        let mut frame = src.split_to(HEADER_BYTES + frame_bytes).freeze();
+        frame.advance(HEADER_BYTES);
+        Ok(Some(frame))
     }
 }

@@ -9,7 +9,7 @@
 //! message, since each of them might come back here.
 
 use crate::{
-    BoxError, NotDelivered, SendError,
+    BoxError, NotDelivered,
     writer::{Batch, Drained, Held, Writer},
 };
 use anypea_runtime::WriteHalf;
@@ -47,13 +47,16 @@ pub(crate) struct Sender {
 /// A place in a line of waiting futures.
 pub(crate) type Ticket = Option<u64>;
 
-/// What an encoder has done to its connection.
-pub(crate) enum Damage {
-    None,
-    /// The connection has to end.
-    Fatal,
-    /// It has to end, and this is the encoder's panic.
-    Panic(Box<dyn Any + Send>),
+/// Why a message was not queued.
+pub(crate) enum Fault {
+    Full,
+    Closed,
+    NotEnabled,
+    Reentrant,
+    /// The encoder's error, and whether it ends the connection.
+    Encode(BoxError, bool),
+    /// The encoder has damaged earlier frames, or panicked; the connection has to end.
+    Broken(Option<Box<dyn Any + Send>>),
 }
 
 #[derive(Default)]
@@ -145,86 +148,71 @@ impl Outbox {
         self.finished.load(Acquire)
     }
 
-    /// Encodes `message` into the buffer, and returns the offset at which its frame ends.
-    ///
-    /// The second value tells what the encoder has done to the connection.
+    /// Encodes `message` into the buffer, and returns the offset at which its frame ends. A
+    /// message that the encoder has not been given is left where it is.
     pub(crate) fn enqueue<C, M>(
         &self,
-        message: M,
+        message: &mut Option<M>,
         ticket: Ticket,
-    ) -> (Result<u64, SendError<M>>, Damage)
+    ) -> Result<u64, Fault>
     where
         C: for<'a> Encoder<Item<'a> = M, Error: Into<BoxError>> + 'static,
     {
-        let (mut guard, message) = match self.admit(message, ticket) {
-            Ok(admitted) => admitted,
-            Err(error) => return (Err(error), Damage::None),
+        let mut guard = self.admit(ticket)?;
+        let Queue { sender, pending: Batch { tail, .. }, .. } = &mut *guard;
+        let Some(Sender { encoder: Some(encoder), encode_error_is_fatal, .. }) = sender else {
+            return Err(Fault::NotEnabled);
         };
-        let queue = &mut *guard;
-        let tail = &mut queue.pending.tail;
-        let sender = queue.sender.as_mut();
-        let Some((encoder, fatal)) = sender.and_then(|sender| {
-            let encoder = sender.encoder.as_mut()?.downcast_mut::<C>()?;
-            Some((encoder, sender.encode_error_is_fatal))
-        }) else {
-            drop(guard);
-            return (Err(SendError::NotEnabled(message)), Damage::None);
-        };
+        let Some(encoder) = encoder.downcast_mut::<C>() else { return Err(Fault::NotEnabled) };
+        let Some(message) = message.take() else { return Err(Fault::Closed) };
         let border = Border::of(tail);
         ENCODING.with(|encoding| encoding.set(true));
         let encoded = catch_unwind(AssertUnwindSafe(|| encoder.encode(message, tail)));
         ENCODING.with(|encoding| encoding.set(false));
         if encoded.is_err() || !border.stands_in(tail) {
             self.close_locked(guard);
-            let damage = encoded.err().map_or(Damage::Fatal, Damage::Panic);
-            return (Err(SendError::EncoderBroken), damage);
+            return Err(Fault::Broken(encoded.err()));
         }
         if let Ok(Err(error)) = encoded {
             tail.truncate(border.at);
+            let fatal = *encode_error_is_fatal;
             drop(guard);
-            let damage = if fatal { Damage::Fatal } else { Damage::None };
-            return (Err(SendError::Encode(error.into())), damage);
+            return Err(Fault::Encode(error.into(), fatal));
         }
         let frame = tail.len() - border.at;
-        (Ok(self.took(guard, frame, ticket)), Damage::None)
+        Ok(self.took(guard, frame, ticket))
     }
 
     /// Queues ready bytes at a frame border, and returns the offset at which they end.
-    pub(crate) fn enqueue_encoded(&self, bytes: Bytes) -> Result<u64, SendError<Bytes>> {
-        let (mut queue, bytes) = self.admit(bytes, None)?;
+    pub(crate) fn enqueue_encoded(&self, bytes: &mut Option<Bytes>) -> Result<u64, Fault> {
+        let mut queue = self.admit(None)?;
         if queue.sender.is_none() {
-            drop(queue);
-            return Err(SendError::NotEnabled(bytes));
+            return Err(Fault::NotEnabled);
         }
-        let length = bytes.len();
-        if length >= SHARE_BYTES {
+        let length = bytes.as_ref().map_or(0, Bytes::len);
+        if let Some(bytes) = bytes.take_if(|_| length >= SHARE_BYTES) {
             queue.pending.share(bytes);
-            return Ok(self.took(queue, length, None));
+        } else if let Some(bytes) = bytes {
+            queue.pending.tail.extend_from_slice(bytes);
         }
-        queue.pending.tail.extend_from_slice(&bytes);
-        // `bytes` is dropped after the lock.
         Ok(self.took(queue, length, None))
     }
 
     /// Checks that a message may be queued now, in the order of arrival.
     #[inline]
-    fn admit<M>(
-        &self,
-        message: M,
-        ticket: Ticket,
-    ) -> Result<(MutexGuard<'_, Queue>, M), SendError<M>> {
+    fn admit(&self, ticket: Ticket) -> Result<MutexGuard<'_, Queue>, Fault> {
         if ENCODING.with(Cell::get) {
-            return Err(SendError::Reentrant(message));
+            return Err(Fault::Reentrant);
         }
         let queue = self.queue.lock();
         if queue.intake != Intake::Open {
-            return Err(SendError::NotConnected(message));
+            return Err(Fault::Closed);
         }
         let first = queue.first_in_line().map(|(ticket, _)| *ticket);
         if queue.queued >= queue.limit() || (first.is_some() && first != ticket) {
-            return Err(SendError::Full(message));
+            return Err(Fault::Full);
         }
-        Ok((queue, message))
+        Ok(queue)
     }
 
     /// Accounts for a frame that is in the buffer now, and wakes whom it concerns.
@@ -238,13 +226,9 @@ impl Outbox {
             self.counts.most_queued.store(queue.queued, Relaxed);
         }
         let end = queue.enqueued;
-        let writer = queue.parked.take();
-        let next = ticket.and_then(|_| {
-            queue.waiting().room.pop_front();
-            queue.next_in_line()
-        });
-        drop(queue);
-        wake(writer.into_iter().chain(next));
+        if queue.parked.is_some() || ticket.is_some() {
+            wake_for_frame(queue, ticket);
+        }
         end
     }
 
@@ -409,6 +393,18 @@ impl Outbox {
         drop(queue);
         wake(delivered.into_values());
     }
+}
+
+/// Wakes the writer if it is parked, and the next sender if one has left the line.
+#[cold]
+fn wake_for_frame(mut queue: MutexGuard<'_, Queue>, ticket: Ticket) {
+    let writer = queue.parked.take();
+    let next = ticket.and_then(|_| {
+        queue.waiting().room.pop_front();
+        queue.next_in_line()
+    });
+    drop(queue);
+    wake(writer.into_iter().chain(next));
 }
 
 fn wake(wakers: impl IntoIterator<Item = Waker>) {

@@ -2,7 +2,7 @@ use super::{Pea2Pea, Target, install};
 use crate::{
     BoxError, DisconnectReason, EnableError, NotDelivered, Peer, SendError,
     ending::Manner,
-    outbox::{Damage, Outbox, Sender, Ticket},
+    outbox::{Fault, Outbox, Sender, Ticket},
 };
 use asynchronous_codec::Encoder;
 use bytes::Bytes;
@@ -135,8 +135,11 @@ pub trait Writing: Pea2Pea {
         let Some(peer) = self.node().inner.resolve(to.into()) else {
             return Err(SendError::NotConnected(bytes));
         };
-        let end = peer.conn.outbox.enqueue_encoded(bytes)?;
-        Ok(Delivery { peer, end, ticket: None })
+        let mut bytes = Some(bytes);
+        match peer.conn.outbox.enqueue_encoded(&mut bytes) {
+            Ok(end) => Ok(Delivery { peer, end, ticket: None }),
+            Err(fault) => Err(refused(&peer, fault, bytes)),
+        }
     }
 
     /// Enables the protocol, before there are connections.
@@ -162,20 +165,41 @@ pub trait Writing: Pea2Pea {
     }
 }
 
+#[inline]
 fn enqueue<'a, W: Writing>(
     peer: Cow<'a, Peer>,
     message: W::Message,
     ticket: Ticket,
 ) -> Queued<'a, W::Message> {
-    let (queued, damage) = peer.conn.outbox.enqueue::<W::Codec, _>(message, ticket);
-    if !matches!(damage, Damage::None) {
-        if let Damage::Panic(panic) = damage {
-            peer.conn.inner.log_panic("an encoder", panic);
-        }
-        peer.conn.ending.begin(DisconnectReason::Encoder, Manner::Abort);
+    let mut message = Some(message);
+    match peer.conn.outbox.enqueue::<W::Codec, _>(&mut message, ticket) {
+        Ok(end) => Ok(Delivery { peer, end, ticket: None }),
+        Err(fault) => Err(refused(&peer, fault, message)),
     }
-    let end = queued?;
-    Ok(Delivery { peer, end, ticket: None })
+}
+
+/// Ends the connection, if the encoder has spoilt it, and says why a message was not queued.
+#[cold]
+fn refused<M>(peer: &Peer, fault: Fault, message: Option<M>) -> SendError<M> {
+    match (fault, message) {
+        (Fault::Full, Some(message)) => SendError::Full(message),
+        (Fault::Closed, Some(message)) => SendError::NotConnected(message),
+        (Fault::NotEnabled, Some(message)) => SendError::NotEnabled(message),
+        (Fault::Reentrant, Some(message)) => SendError::Reentrant(message),
+        (Fault::Encode(error, fatal), _) => {
+            if fatal {
+                peer.conn.ending.begin(DisconnectReason::Encoder, Manner::Abort);
+            }
+            SendError::Encode(error)
+        }
+        (fault, _) => {
+            if let Fault::Broken(Some(panic)) = fault {
+                peer.conn.inner.log_panic("an encoder", panic);
+            }
+            peer.conn.ending.begin(DisconnectReason::Encoder, Manner::Abort);
+            SendError::EncoderBroken
+        }
+    }
 }
 
 /// Waits in line until the message can be queued.
@@ -243,6 +267,7 @@ impl Future for Delivery<'_> {
 }
 
 impl Drop for Delivery<'_> {
+    #[inline]
     fn drop(&mut self) {
         self.forget();
     }
