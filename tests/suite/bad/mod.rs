@@ -6,13 +6,21 @@ mod codecs;
 mod config;
 mod dialing;
 mod hooks;
+mod peers;
 mod sending;
 
 use crate::harness::Case;
 
 pub fn cases() -> Vec<Case> {
-    [codecs::cases(), config::cases(), dialing::cases(), hooks::cases(), sending::cases()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        codecs::cases(),
+        config::cases(),
+        dialing::cases(),
+        hooks::cases(),
+        peers::cases(),
+        sending::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
