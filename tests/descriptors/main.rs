@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     #[cfg(target_os = "linux")]
-    return harness::run_one_by_one([exhaustion::cases()]);
+    return harness::run(1, [exhaustion::cases()]);
     #[cfg(not(target_os = "linux"))]
     ExitCode::SUCCESS
 }

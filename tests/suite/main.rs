@@ -31,24 +31,28 @@ mod topology;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    harness::run([
-        topology::cases(),
-        stats::cases(),
-        peers::cases(),
-        connecting::cases(),
-        adopt::cases(),
-        accept::cases(),
-        timeouts::cases(),
-        panics::cases(),
-        handshake::cases(),
-        codec::cases(),
-        cancellation::cases(),
-        backpressure::cases(),
-        bad::cases(),
-        delivery::cases(),
-        endings::cases(),
-        limits::cases(),
-        order::cases(),
-        shutdown::cases(),
-    ])
+    // Most tests wait for most of their time.
+    harness::run(
+        8,
+        [
+            topology::cases(),
+            stats::cases(),
+            peers::cases(),
+            connecting::cases(),
+            adopt::cases(),
+            accept::cases(),
+            timeouts::cases(),
+            panics::cases(),
+            handshake::cases(),
+            codec::cases(),
+            cancellation::cases(),
+            backpressure::cases(),
+            bad::cases(),
+            delivery::cases(),
+            endings::cases(),
+            limits::cases(),
+            order::cases(),
+            shutdown::cases(),
+        ],
+    )
 }

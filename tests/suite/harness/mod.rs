@@ -10,7 +10,7 @@ mod runtime;
 mod runtimes;
 
 pub use node::{Seen, Setup, TestNode, frame, meet};
-pub use runtime::{Job, Live, RawListener, TestRuntime};
+pub use runtime::{Live, TestRuntime};
 
 use futures::future::LocalBoxFuture;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -62,18 +62,9 @@ impl Case {
     }
 }
 
-/// Runs all tests on all runtimes.
-pub fn run(cases: impl IntoIterator<Item = Vec<Case>>) -> ExitCode {
-    // Most of them wait for most of their time.
-    run_on(8, cases)
-}
-
-/// Runs all tests on all runtimes, one at a time.
-pub fn run_one_by_one(cases: impl IntoIterator<Item = Vec<Case>>) -> ExitCode {
-    run_on(1, cases)
-}
-
-fn run_on(threads: usize, cases: impl IntoIterator<Item = Vec<Case>>) -> ExitCode {
+/// Runs all tests on all runtimes, as many at once as `threads`, unless the caller of the program
+/// says otherwise.
+pub fn run(threads: usize, cases: impl IntoIterator<Item = Vec<Case>>) -> ExitCode {
     let mut args = Arguments::from_args();
     args.test_threads.get_or_insert(threads);
     quiet_on_purpose();
