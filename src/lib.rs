@@ -66,6 +66,9 @@ pub use anypea_async_std::AsyncStd;
 #[doc(inline)]
 pub use anypea_runtime as runtime;
 pub use anypea_runtime::futures_io;
+#[cfg(feature = "sim")]
+#[doc(inline)]
+pub use anypea_sim as sim;
 #[cfg(feature = "smol")]
 pub use anypea_smol::Smol;
 #[cfg(feature = "tokio")]
