@@ -255,15 +255,21 @@ impl Future for WriterTask {
                 conn.outbox.close();
             }
         }
+        conn.outbox.finish();
         Poll::Ready(())
     }
 }
 
 impl Drop for WriterTask {
-    /// Tells the reader task that the writer is gone, also if the runtime has dropped it.
+    /// Tells the reader task that the writer is gone.
     fn drop(&mut self) {
-        self.peer.conn.outbox.finish();
-        self.peer.conn.ending.wake_reader();
+        let conn = &*self.peer.conn;
+        if !conn.outbox.is_finished() {
+            // The runtime has dropped it: what is queued from now on would never be written.
+            conn.ending.begin(DisconnectReason::RuntimeGone, Manner::Abort);
+            conn.outbox.finish();
+        }
+        conn.ending.wake_reader();
     }
 }
 
