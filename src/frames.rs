@@ -6,7 +6,7 @@
 
 use crate::{
     BoxError, DisconnectReason, Hook, Peer, Reading, deadline::Deadline, ending::Manner,
-    peer::Conn, protocols::Stop, stats::count, writer::Held,
+    peer::Conn, protocols::Stop, stats::count, tasks::let_others_run, writer::Held,
 };
 use anypea_runtime::futures_io::AsyncRead;
 use asynchronous_codec::Decoder;
@@ -28,6 +28,9 @@ const SCRATCH_BYTES: usize = 32 * 1024;
 const BIG_READ_BYTES: usize = 256 * 1024;
 /// Batches after which other tasks are let run: not every runtime has a budget of its own.
 const BATCHES_PER_POLL: u32 = 16;
+
+/// Messages after which other tasks are let run, whatever the codec makes of its input.
+const MESSAGES_PER_BATCH: u64 = 64 * 1024;
 
 thread_local! {
     static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
@@ -78,6 +81,11 @@ pub(crate) async fn process<R: Reading>(handler: R, peer: Peer) -> Stop {
             }
             input.waits_for = Wait::Nothing;
             batch.held.renew(&*conn.inner.runtime);
+            if batch.messages == MESSAGES_PER_BATCH {
+                // No read makes so many of itself: the codec may go on for ever.
+                batch.settle();
+                let_others_run().await;
+            }
         }
         drop(batch);
         if input.eof {

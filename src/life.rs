@@ -197,10 +197,12 @@ async fn call(
     limit: Duration,
     future: impl Future<Output = ()>,
 ) -> Result<(), DisconnectReason> {
-    match within(&*conn.inner.runtime, limit, AssertUnwindSafe(future).catch_unwind()).await {
-        Some(Ok(())) => Ok(()),
-        Some(Err(panic)) => Err(conn.inner.panicked(hook, panic)),
-        None => {
+    // What a hook holds may panic as well, when it is dropped at its time limit.
+    let limited = AssertUnwindSafe(within(&*conn.inner.runtime, limit, future));
+    match limited.catch_unwind().await {
+        Ok(Some(())) => Ok(()),
+        Err(panic) => Err(conn.inner.panicked(hook, panic)),
+        Ok(None) => {
             count(&conn.inner.counters.hook_timeouts);
             tracing::warn!("{hook:?} was not over within {limit:?}");
             Err(DisconnectReason::TimedOut(hook))

@@ -8,9 +8,9 @@ use crate::{
     node::Inner,
     setup,
     stats::count,
+    tasks::{Abort, let_others_run},
 };
 use anypea_runtime::{ListenOptions, Listener, Stream};
-use futures::future::AbortHandle;
 use std::{future::poll_fn, io, net::SocketAddr, sync::Arc, task::Poll, time::Duration};
 
 /// Pause after an error that shows a lack of something, descriptors for example; doubled each
@@ -27,7 +27,7 @@ pub(crate) enum Listening {
     Starting,
     On {
         addr: SocketAddr,
-        task: AbortHandle,
+        task: Abort,
         stopped: Arc<Event>,
     },
 }
@@ -91,13 +91,11 @@ impl Node {
     /// Stops to listen; returns once the port is free. Connections stay. Without effect if the
     /// node doesn't listen.
     pub async fn stop_listening(&self) {
-        let stopped = match &*self.inner.listening.lock() {
-            Listening::On { task, stopped, .. } => {
-                task.abort();
-                stopped.clone()
-            }
+        let (task, stopped) = match &*self.inner.listening.lock() {
+            Listening::On { task, stopped, .. } => (task.clone(), stopped.clone()),
             _ => return,
         };
+        task.abort();
         let mut key = None;
         poll_fn(|cx| stopped.poll(cx, &mut key)).await;
     }
@@ -157,18 +155,6 @@ async fn accept(stopped: Stopped, listener: Box<dyn Listener>) {
             }
         }
     }
-}
-
-async fn let_others_run() {
-    let mut done = false;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut done, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await
 }
 
 /// Waits until one more connection may be set up; meanwhile, others wait in the backlog.

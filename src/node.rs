@@ -5,7 +5,7 @@ use crate::{
     Side, Target, Task,
     admission::{Slot, Table, canonical, count_rejection},
     context,
-    deadline::{later, within},
+    deadline::{Deadline, later, within},
     ending::Manner,
     event::Event,
     listener::Listening,
@@ -13,13 +13,13 @@ use crate::{
     protocols::Protocols,
     setup,
     stats::Counters,
-    tasks::Tasks,
+    tasks::{Abort, Tasks},
 };
 use anypea_runtime::{
     IntoRuntime, Runtime, Stream,
     futures_io::{AsyncRead, AsyncWrite},
 };
-use futures::{channel::oneshot, future::AbortHandle, task::AtomicWaker};
+use futures::{channel::oneshot, task::AtomicWaker};
 use parking_lot::Mutex;
 use std::{
     any::Any,
@@ -231,7 +231,7 @@ impl Node {
     pub fn disconnect<'a>(&self, peer: impl Into<Target<'a>>) -> Disconnect {
         match self.inner.resolve(peer.into()) {
             Some(peer) => peer.disconnect(),
-            None => Disconnect { conn: None, key: None },
+            None => Disconnect { conn: None, key: None, patience: Patience::endless() },
         }
     }
 
@@ -241,7 +241,7 @@ impl Node {
     pub fn disconnect_now<'a>(&self, peer: impl Into<Target<'a>>) -> Disconnect {
         match self.inner.resolve(peer.into()) {
             Some(peer) => peer.disconnect_now(),
-            None => Disconnect { conn: None, key: None },
+            None => Disconnect { conn: None, key: None, patience: Patience::endless() },
         }
     }
 
@@ -253,6 +253,7 @@ impl Node {
     /// awaited.
     pub fn shut_down(&self) -> ShutDown {
         let inner = &self.inner;
+        let patience = Patience::for_an_end(inner);
         let live = inner.table.lock().close();
         for peer in live {
             peer.conn.ending.begin(DisconnectReason::Shutdown, Manner::Graceful);
@@ -260,7 +261,7 @@ impl Node {
         if inner.tasks.close() {
             inner.end();
         }
-        ShutDown { inner: inner.clone(), key: None }
+        ShutDown { inner: inner.clone(), key: None, patience }
     }
 
     /// Returns the connection with an address, if there is one.
@@ -394,7 +395,7 @@ impl Inner {
         set_up: impl Future<Output = Result<Peer, ConnectError>> + Send + 'static,
     ) -> Result<Peer, ConnectError> {
         /// Aborts the task when dropped.
-        struct GiveUp(AbortHandle);
+        struct GiveUp(Abort);
 
         impl Drop for GiveUp {
             fn drop(&mut self) {
@@ -413,7 +414,7 @@ impl Inner {
         let _give_up = GiveUp(task);
         // The task keeps its own time limits. This one is for a runtime that never runs it.
         let handshake = self.protocols().handshake.as_ref().map_or(Duration::ZERO, |h| h.limit);
-        let whole = time.saturating_add(handshake).saturating_add(Duration::from_secs(1));
+        let whole = time.saturating_add(handshake).saturating_add(MARGIN);
         match within(&*self.runtime, whole, outcome).await {
             Some(Ok(outcome)) => outcome,
             Some(Err(_)) if self.table.lock().is_closed() => Err(ConnectError::ShuttingDown(addr)),
@@ -440,11 +441,43 @@ fn leads_to(addr: SocketAddr, own: SocketAddr) -> bool {
 }
 
 /// Waits for the end of a connection. Dropping it changes nothing.
-#[derive(Debug)]
 pub struct Disconnect {
     conn: Option<Peer>,
     key: Option<u64>,
+    patience: Patience,
 }
+
+/// For how long a future waits for what the runtime's tasks have to do: not for ever, if the
+/// runtime has stopped to run them.
+struct Patience {
+    limit: Option<Duration>,
+    deadline: Deadline,
+}
+
+impl Patience {
+    /// Enough for the end of a connection, whatever the peer and the hooks do.
+    fn for_an_end(inner: &Inner) -> Self {
+        let hook = inner.protocols().on_disconnect.as_ref().map_or(Duration::ZERO, |h| h.limit);
+        let limit = inner.config.close_timeout.saturating_add(hook);
+        Self { limit: Some(limit.saturating_add(MARGIN)), deadline: Deadline::default() }
+    }
+
+    fn endless() -> Self {
+        Self { limit: None, deadline: Deadline::default() }
+    }
+
+    /// Ready when it has come to its end.
+    fn poll(&mut self, inner: &Inner, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(limit) = self.limit else { return Poll::Pending };
+        if !self.deadline.is_set() {
+            self.deadline.set(&*inner.runtime, limit);
+        }
+        self.deadline.poll(&*inner.runtime, cx)
+    }
+}
+
+/// What the waiting futures grant beyond the time limits of what they wait for.
+const MARGIN: Duration = Duration::from_secs(1);
 
 /// What [`Disconnect`] has to say.
 #[derive(Clone, Debug)]
@@ -452,6 +485,7 @@ pub enum Disconnected {
     /// There was no such connection.
     NotConnected,
     /// The connection is ending, and waits for the very hook that asks: it would wait for itself.
+    /// Or its end takes longer than all time limits allow: its runtime has stopped to run it.
     InProgress,
     /// The connection has ended, and its address is free again.
     Ended(DisconnectReason),
@@ -459,7 +493,14 @@ pub enum Disconnected {
 
 impl Disconnect {
     pub(crate) fn of(conn: Arc<Conn>) -> Self {
-        Self { conn: Some(Peer { conn }), key: None }
+        Self { conn: Some(Peer { conn }), key: None, patience: Patience::endless() }
+    }
+
+    pub(crate) fn within_limits(mut self) -> Self {
+        if let Some(peer) = &self.conn {
+            self.patience = Patience::for_an_end(&peer.conn.inner);
+        }
+        self
     }
 }
 
@@ -467,15 +508,16 @@ impl Future for Disconnect {
     type Output = Disconnected;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Disconnected> {
-        let Self { conn, key } = &mut *self;
+        let Self { conn, key, patience } = &mut *self;
         let Some(Peer { conn }) = conn else { return Poll::Ready(Disconnected::NotConnected) };
         if !conn.ending.over.has_fired() && context::in_connection(&conn.inner, conn.id) {
             return Poll::Ready(Disconnected::InProgress);
         }
-        conn.ending.over.poll(cx, key).map(|()| match conn.ending.reason() {
-            Some(reason) => Disconnected::Ended(reason),
-            None => Disconnected::NotConnected,
-        })
+        match (conn.ending.over.poll(cx, key), conn.ending.reason()) {
+            (Poll::Ready(()), Some(reason)) => Poll::Ready(Disconnected::Ended(reason)),
+            (Poll::Ready(()), None) => Poll::Ready(Disconnected::NotConnected),
+            _ => patience.poll(&conn.inner, cx).map(|()| Disconnected::InProgress),
+        }
     }
 }
 
@@ -491,12 +533,14 @@ impl Drop for Disconnect {
 pub struct ShutDown {
     inner: Arc<Inner>,
     key: Option<u64>,
+    patience: Patience,
 }
 
 /// What [`ShutDown`] has to say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShutDownState {
     /// The node is shutting down, and waits for the very task that asks: it would wait for itself.
+    /// Or that takes longer than all time limits allow: its runtime has stopped to run it.
     InProgress,
     /// Nothing of the node is left.
     Ended,
@@ -506,11 +550,14 @@ impl Future for ShutDown {
     type Output = ShutDownState;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<ShutDownState> {
-        let Self { inner, key } = &mut *self;
+        let Self { inner, key, patience } = &mut *self;
         if !inner.over.has_fired() && context::in_node(inner) {
             return Poll::Ready(ShutDownState::InProgress);
         }
-        inner.over.poll(cx, key).map(|()| ShutDownState::Ended)
+        match inner.over.poll(cx, key) {
+            Poll::Ready(()) => Poll::Ready(ShutDownState::Ended),
+            Poll::Pending => patience.poll(inner, cx).map(|()| ShutDownState::InProgress),
+        }
     }
 }
 

@@ -163,13 +163,13 @@ impl Peer {
     /// Ends the connection gracefully, as [`Node::disconnect`](crate::Node::disconnect) does.
     pub fn disconnect(&self) -> Disconnect {
         self.conn.ending.begin(DisconnectReason::User, Manner::Graceful);
-        self.closed()
+        self.closed().within_limits()
     }
 
     /// Resets the connection, as [`Node::disconnect_now`](crate::Node::disconnect_now) does.
     pub fn disconnect_now(&self) -> Disconnect {
         self.conn.ending.begin(DisconnectReason::UserNow, Manner::Abort);
-        self.closed()
+        self.closed().within_limits()
     }
 
     /// Returns what has passed over the connection so far.

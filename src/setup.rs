@@ -47,8 +47,9 @@ pub(crate) async fn set_up(slot: Slot, side: Side, stream: Stream) -> Result<Pee
     let addr = slot.addr;
     let inner = slot.inner.clone();
     let conn = Connection::new(peer.clone(), stream);
-    let handshake = AssertUnwindSafe(async { (hook.call)(conn).await }).catch_unwind();
-    let handshake = unless_ended(&peer, within(&*inner.runtime, hook.limit, handshake));
+    let handshake = async { (hook.call)(conn).await };
+    let handshake = AssertUnwindSafe(within(&*inner.runtime, hook.limit, handshake));
+    let handshake = unless_ended(&peer, handshake.catch_unwind());
     let failed = |error| {
         // The other end has found out first, and hung up.
         if slot.leads_back() {
@@ -58,12 +59,12 @@ pub(crate) async fn set_up(slot: Slot, side: Side, stream: Stream) -> Result<Pee
         ConnectError::Handshake { addr, error }
     };
     let conn = match handshake.await.map_err(failed)? {
-        Some(Ok(conn)) => conn.map_err(failed)?,
-        Some(Err(panic)) => {
+        Ok(Some(conn)) => conn.map_err(failed)?,
+        Err(panic) => {
             inner.panicked(Hook::Handshake, panic);
             return Err(ConnectError::Panicked(addr));
         }
-        None => {
+        Ok(None) => {
             count(&inner.counters.handshake_timeouts);
             return Err(ConnectError::HandshakeTimedOut { addr, after: hook.limit });
         }

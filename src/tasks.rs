@@ -6,18 +6,18 @@
 
 use crate::{DisconnectReason, Hook, Peer, TaskEnded, context, node::Inner, stats::count};
 use anypea_runtime::BoxFuture;
-use futures::{
-    FutureExt,
-    channel::oneshot,
-    future::{AbortHandle, abortable},
-};
+use futures::{FutureExt, channel::oneshot, task::AtomicWaker};
 use indexmap::IndexMap;
 use parking_lot::Mutex;
 use std::{
     any::Any,
+    future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::*},
+    },
     task::{Context, Poll},
 };
 
@@ -28,8 +28,8 @@ pub(crate) struct Tasks(Mutex<State>);
 struct State {
     live: usize,
     last_key: u64,
-    /// The tasks that end when the node shuts down, at their next await.
-    abortable: IndexMap<u64, AbortHandle>,
+    /// The tasks that end when the node shuts down.
+    abortable: IndexMap<u64, Abort>,
     closed: bool,
 }
 
@@ -41,7 +41,7 @@ impl Tasks {
             state.closed = true;
             (std::mem::take(&mut state.abortable), state.live)
         };
-        aborted.values().for_each(AbortHandle::abort);
+        aborted.values().for_each(Abort::abort);
         live == 0
     }
 }
@@ -110,6 +110,81 @@ impl Future for Run {
     }
 }
 
+/// Ends a task from outside.
+#[derive(Clone)]
+pub(crate) struct Abort(Arc<Abortable>);
+
+struct Abortable {
+    aborted: AtomicBool,
+    waker: AtomicWaker,
+    work: Mutex<Option<Run>>,
+}
+
+impl Abort {
+    /// Drops the task's future here and now, even if its runtime never polls it again; or, if it
+    /// is being polled at this moment, as soon as that is over. Not to be called under a lock:
+    /// what the task owns is dropped as well.
+    pub(crate) fn abort(&self) {
+        self.0.aborted.store(true, Release);
+        let work = self.0.work.try_lock().and_then(|mut work| work.take());
+        drop_caught(work);
+        self.0.waker.wake();
+    }
+}
+
+/// An abortable task as it is given to the runtime.
+struct Spawned(Arc<Abortable>);
+
+impl Future for Spawned {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Abortable { aborted, waker, work } = &*self.0;
+        waker.register(cx.waker());
+        let mut work = work.lock();
+        let polled = match &mut *work {
+            Some(run) if !aborted.load(Acquire) => run.poll_unpin(cx),
+            _ => Poll::Ready(()),
+        };
+        if polled.is_pending() && !aborted.load(Acquire) {
+            return Poll::Pending;
+        }
+        let spent = work.take();
+        drop(work);
+        drop_caught(spent);
+        Poll::Ready(())
+    }
+}
+
+impl Drop for Spawned {
+    fn drop(&mut self) {
+        let spent = self.0.work.lock().take();
+        drop_caught(spent);
+    }
+}
+
+/// Drops a task; what a user's future does in its destructor is not its surroundings' fault.
+fn drop_caught(run: Option<Run>) {
+    let Some(run) = run else { return };
+    let inner = run.counted.scope.inner().clone();
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(run))) {
+        inner.log_panic("a task's destructor", panic);
+    }
+}
+
+/// Lets other tasks run, once.
+pub(crate) async fn let_others_run() {
+    let mut done = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut done, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await
+}
+
 impl Inner {
     /// Runs a task of a connection to its end.
     pub(crate) fn spawn_connected(&self, peer: Peer, task: BoxFuture<'static, ()>) {
@@ -122,9 +197,15 @@ impl Inner {
     pub(crate) fn spawn_abortable(
         self: &Arc<Self>,
         task: impl Future<Output = ()> + Send + 'static,
-    ) -> Option<AbortHandle> {
-        let (task, handle) = abortable(task);
-        let counted = {
+    ) -> Option<Abort> {
+        let abortable = Abortable {
+            aborted: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+            work: Mutex::new(None),
+        };
+        let shared = Arc::new(abortable);
+        let task: BoxFuture<'static, ()> = Box::pin(task);
+        {
             let mut state = self.tasks.0.lock();
             if state.closed {
                 return None;
@@ -132,11 +213,12 @@ impl Inner {
             state.last_key += 1;
             let key = state.last_key;
             state.live += 1;
-            state.abortable.insert(key, handle.clone());
-            Counted { scope: Scope::Node(self.clone()), key }
-        };
-        self.runtime.spawn(Box::pin(Run { task: Box::pin(task.map(drop)), counted }));
-        Some(handle)
+            state.abortable.insert(key, Abort(shared.clone()));
+            let counted = Counted { scope: Scope::Node(self.clone()), key };
+            *shared.work.lock() = Some(Run { task, counted });
+        }
+        self.runtime.spawn(Box::pin(Spawned(shared.clone())));
+        Some(Abort(shared))
     }
 
     /// Counts and logs a hook's panic, and returns the reason that it gives.

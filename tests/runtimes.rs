@@ -83,6 +83,10 @@ impl OnConnect for User {
 
 impl OnDisconnect for User {
     async fn on_disconnect(&self, _: &Peer, _: DisconnectReason) {}
+
+    fn on_disconnect_timeout(&self) -> Duration {
+        Duration::from_millis(50)
+    }
 }
 
 impl Reading for User {
@@ -417,11 +421,15 @@ mod spawner {
             // From here on nobody drives the executor, but it still is there.
             let error = user.node.connect(silent().1).await.unwrap_err();
             assert!(matches!(error, ConnectError::TimedOut { .. }), "{error}");
+            // What is queued stays so, and in the end there is no room.
             while user.unicast(&peer, vec![0; 1024].into()).is_ok() {}
-            drop(peer.disconnect_now());
+            let ended = user.node.disconnect(&peer).await;
+            assert!(matches!(ended, Disconnected::InProgress), "{ended:?}");
             assert!(!peer.is_connected());
-            drop(user.node.shut_down());
-            // Once it is gone, so is all that it had.
+            let ended = peer.disconnect_now().await;
+            assert!(matches!(ended, Disconnected::InProgress), "{ended:?}");
+            assert_eq!(user.node.shut_down().await, ShutDownState::InProgress);
+            // Once the executor is gone, so is all that it had.
             drop(executor);
             assert!(matches!(peer.closed().await, Disconnected::Ended(_)));
             shuts_down(&user).await;
