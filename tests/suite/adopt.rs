@@ -23,6 +23,8 @@ pub fn cases() -> Vec<Case> {
         case(nothing_queued_is_lost_over_a_pipe),
         case(a_stream_of_the_runtimes_keeps_its_socket),
         case(an_adopted_stream_counts_towards_the_limits),
+        case(ipv6_peers_are_counted_by_prefix),
+        case(private_addresses_are_exempt_if_configured),
         case(an_adopted_stream_shakes_hands),
     ]
 }
@@ -207,6 +209,54 @@ async fn an_adopted_stream_counts_towards_the_limits(rt: &TestRuntime) {
     for refused in [1, 2, 4, 6] {
         let read = rt.within("the end", others[refused].read(&mut [0])).await;
         assert_eq!(read.unwrap(), 0);
+    }
+}
+
+async fn ipv6_peers_are_counted_by_prefix(rt: &TestRuntime) {
+    let node = rt.setup().config(|config| {
+        config.max_per_ip = 1;
+        config.max_per_prefix = 2;
+    });
+    let node = node.start().await;
+    let mut others = Vec::new();
+    let mut adopt = async |addr: &str| {
+        let (a, b) = pipe();
+        others.push(b);
+        node.adopt(a, addr.parse().unwrap(), Side::Initiator).await
+    };
+    adopt("[2001:db8:0:100::1]:1").await.unwrap();
+    let same = adopt("[2001:db8:0:100::1]:2").await;
+    assert!(matches!(same, Err(ConnectError::IpLimit(_))), "{same:?}");
+    // The first 56 bits are the same.
+    adopt("[2001:db8:0:1ff:8000::1]:1").await.unwrap();
+    let over = adopt("[2001:db8:0:180::1]:1").await;
+    assert!(matches!(over, Err(ConnectError::PrefixLimit(_))), "{over:?}");
+    adopt("[2001:db8:0:200::1]:1").await.unwrap();
+    // One IPv4 address, written in two ways.
+    adopt("192.0.2.1:1").await.unwrap();
+    let mapped = adopt("[::ffff:192.0.2.1]:2").await;
+    assert!(matches!(mapped, Err(ConnectError::IpLimit(_))), "{mapped:?}");
+}
+
+async fn private_addresses_are_exempt_if_configured(rt: &TestRuntime) {
+    for exempt in [false, true] {
+        let node = rt.setup().config(|config| {
+            config.max_per_ip = 1;
+            config.exempt_private = exempt;
+        });
+        let node = node.start().await;
+        let mut others = Vec::new();
+        for ip in ["10.0.0.1", "172.31.0.1", "192.168.0.1", "169.254.0.1", "[fd00::1]", "[fe80::1]"]
+        {
+            let mut adopt = async |port: u16| {
+                let (a, b) = pipe();
+                others.push(b);
+                let addr = format!("{ip}:{port}").parse().unwrap();
+                node.adopt(a, addr, Side::Initiator).await
+            };
+            adopt(1).await.unwrap();
+            assert_eq!(adopt(2).await.is_ok(), exempt, "{ip}");
+        }
     }
 }
 

@@ -15,6 +15,7 @@ pub fn cases() -> Vec<Case> {
         case(a_queue_is_exceeded_by_one_message_at_most),
         case(a_message_larger_than_the_queue_is_taken),
         case(a_send_waits_for_room),
+        case(nobody_pushes_in_before_those_who_wait),
         case(a_send_gives_up_when_the_connection_ends),
         case(a_slow_handler_slows_its_peer_down),
         case(a_full_peer_slows_no_other),
@@ -103,6 +104,21 @@ async fn a_send_waits_for_room(rt: &TestRuntime) {
     unplug(rt, &mut raw).await;
     rt.within("there is room", send).await.unwrap();
     read_frame(rt, &mut raw, b"patient").await;
+}
+
+async fn nobody_pushes_in_before_those_who_wait(rt: &TestRuntime) {
+    let node = tight(rt, 1).start().await;
+    let (mut raw, peer) = plugged(rt, &node).await;
+    let mut waiting = Box::pin(node.send(&peer, "waits".into()));
+    assert!(futures::poll!(&mut waiting).is_pending());
+    unplug(rt, &mut raw).await;
+    rt.until("the queue is empty", || peer.stats().queued_bytes == 0).await;
+    // There is room, but somebody has waited for it.
+    let pushy = node.unicast(&peer, "pushy".into());
+    assert!(matches!(pushy, Err(SendError::Full(_))), "{pushy:?}");
+    drop(waiting);
+    node.unicast(&peer, "nobody waits".into()).unwrap();
+    read_frame(rt, &mut raw, b"nobody waits").await;
 }
 
 async fn a_send_gives_up_when_the_connection_ends(rt: &TestRuntime) {

@@ -17,6 +17,7 @@ pub fn cases() -> Vec<Case> {
         case(messages_are_processed_one_at_a_time),
         case(replies_come_in_the_order_of_requests),
         case(ready_bytes_and_messages_stay_in_order),
+        case(big_ready_bytes_are_not_copied),
         case(waiting_senders_are_served_in_the_order_of_their_coming),
         case(a_broadcast_reaches_everybody_in_order),
         case(an_echo_of_big_messages_is_the_same_bytes),
@@ -101,6 +102,26 @@ async fn ready_bytes_and_messages_stay_in_order(rt: &TestRuntime) {
     rt.until("all have arrived", || bob.num_messages() == expected.len()).await;
     assert!(bob.messages() == expected, "they differ");
     assert_eq!(peer.stats().messages_sent, expected.len() as u64);
+}
+
+async fn big_ready_bytes_are_not_copied(rt: &TestRuntime) {
+    let node = rt.setup().config(|config| config.socket.send_buffer_bytes = Some(32 * 1024));
+    let node = node.start().await;
+    let _one = rt.dial_raw(node.addr()).await;
+    let _other = rt.dial_raw(node.addr()).await;
+    rt.until("both are connected", || node.num_connected() == 2).await;
+    // The peers don't read, so that the bytes stay queued.
+    let (small, big) = (Bytes::from(vec![7; 100]), Bytes::from(vec![7; 4 * 1024 * 1024]));
+    for peer in node.peers() {
+        node.send_encoded(&peer, big.clone()).unwrap();
+        node.send_encoded(&peer, small.clone()).unwrap();
+    }
+    assert!(!big.is_unique() && small.is_unique());
+    for peer in node.peers() {
+        assert!(peer.stats().queued_bytes > small.len());
+        rt.within("the end", peer.disconnect_now()).await;
+    }
+    assert!(big.is_unique(), "nothing keeps it after the end");
 }
 
 async fn waiting_senders_are_served_in_the_order_of_their_coming(rt: &TestRuntime) {
