@@ -40,6 +40,8 @@ pub static KINDS: &[Kind] = &[
     Kind { name: "smol_2", run: smol_2 },
     #[cfg(feature = "smol")]
     Kind { name: "thread_pool", run: thread_pool },
+    #[cfg(feature = "sim")]
+    Kind { name: "sim", run: simulated },
 ];
 
 #[cfg(feature = "tokio")]
@@ -87,4 +89,25 @@ fn thread_pool(main: Main) {
     let pool = ThreadPool::builder().pool_size(2).create().expect("a thread pool");
     let runtime = Smol::with_spawner(move |task| pool.spawn_ok(task));
     block_on(main(Arc::new(runtime)));
+}
+
+/// On one simulated host. Bodies cause panics and may use threads, as on any other runtime.
+#[cfg(feature = "sim")]
+fn simulated(main: Main) {
+    let simulation = anypea::sim::Options::seed(1).contain_panics().allow_threads().start();
+    // Some bodies ask the system which address the host has.
+    let host = match outside_address() {
+        Some(ip) => simulation.host_at([ip]),
+        None => simulation.host(),
+    };
+    simulation.block_on(main(host.runtime()));
+}
+
+/// The address from which this machine would dial others. Nothing is sent.
+#[cfg(feature = "sim")]
+fn outside_address() -> Option<std::net::IpAddr> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("203.0.113.1:9").ok()?;
+    let ip = socket.local_addr().ok()?.ip();
+    (!ip.is_loopback() && !ip.is_unspecified()).then_some(ip)
 }
