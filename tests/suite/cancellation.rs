@@ -3,7 +3,16 @@
 use crate::harness::{Case, TestNode, TestRuntime, case, frame, meet};
 use anypea::{Config, DisconnectReason, Disconnected, ShutDownState, Side, Writing, bytes::Bytes};
 use futures::AsyncReadExt;
-use std::{future::poll_fn, pin::pin, task::Poll, time::Duration};
+use std::{
+    future::poll_fn,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    task::{Context, Poll, Wake, Waker},
+    time::Duration,
+};
 
 pub fn cases() -> Vec<Case> {
     vec![
@@ -13,6 +22,7 @@ pub fn cases() -> Vec<Case> {
         case(a_dropped_disconnect_goes_on),
         case(a_dropped_shut_down_goes_on),
         case(a_dropped_send_sends_nothing_and_holds_up_nobody),
+        case(a_send_dropped_when_its_turn_has_come_passes_it_on),
         case(a_dropped_start_listening_leaves_all_or_nothing),
         case(a_dropped_stop_listening_goes_on),
         case(a_dropped_delivery_changes_nothing),
@@ -203,6 +213,39 @@ async fn a_dropped_send_sends_nothing_and_holds_up_nobody(rt: &TestRuntime) {
             break;
         }
     }
+}
+
+/// Whether it was woken.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, SeqCst);
+    }
+}
+
+async fn a_send_dropped_when_its_turn_has_come_passes_it_on(rt: &TestRuntime) {
+    const PLUG_BYTES: usize = 4 * 1024 * 1024;
+    let node = rt.setup().knobs(|knobs| knobs.queue_bytes = 1);
+    let node = node.config(|config| config.socket.send_buffer_bytes = Some(32 * 1024));
+    let node = node.start().await;
+    let mut raw = rt.dial_raw(node.addr()).await;
+    let peer = node.only_peer(rt).await;
+    node.unicast(&peer, vec![7; PLUG_BYTES].into()).unwrap();
+    let (first, next) = (Arc::new(Woken::default()), Arc::new(Woken::default()));
+    let mut dropped = Box::pin(node.send(&peer, "dropped".into()));
+    let mut waiting = Box::pin(node.send(&peer, "next".into()));
+    for (future, woken) in [(&mut dropped, &first), (&mut waiting, &next)] {
+        let waker = Waker::from(Arc::clone(woken));
+        assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    rt.within("the plug", raw.read_exact(&mut vec![0; 4 + PLUG_BYTES])).await.unwrap();
+    rt.until("the first one's turn has come", || first.0.load(SeqCst)).await;
+    assert!(!next.0.load(SeqCst), "one at a time");
+    drop(dropped);
+    assert!(next.0.load(SeqCst), "nobody else will wake it");
+    rt.within("the next is served", waiting).await.unwrap();
 }
 
 async fn a_dropped_start_listening_leaves_all_or_nothing(rt: &TestRuntime) {
