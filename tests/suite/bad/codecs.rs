@@ -3,7 +3,7 @@
 use super::bystander::{Bystander, end_of};
 use crate::harness::{Case, ON_PURPOSE, TestNode, TestRuntime, case, frame};
 use anypea::{
-    Config, DisconnectReason, Hook, Node, OnDisconnect, Pea2Pea, Peer, Reading,
+    Config, DisconnectReason, Disconnected, Hook, Node, OnDisconnect, Pea2Pea, Peer, Reading,
     asynchronous_codec::Decoder,
     bytes::{Bytes, BytesMut},
     codec::{FrameTooLong, LengthDelimited},
@@ -12,6 +12,7 @@ use anypea::{
 use futures::{AsyncReadExt, AsyncWriteExt};
 use std::{
     io,
+    net::SocketAddr,
     panic::panic_any,
     sync::{
         Arc, Mutex,
@@ -27,6 +28,8 @@ pub fn cases() -> Vec<Case> {
         case(a_decoder_that_makes_no_progress_ends_its_connection_only),
         case(a_decoder_that_removes_what_it_cannot_use_goes_on),
         case(a_decoder_that_adds_bytes_is_bounded),
+        // In virtual time, a task that never waits stops the clock.
+        case(a_decoder_that_never_ends_holds_no_thread).except(&["sim"]),
         case(a_decoder_that_cannot_be_made_ends_its_connection_only),
         case(a_decoder_that_errs_at_the_end_is_told_from_a_cut_frame),
         case(a_decoder_that_panics_at_the_end_is_named),
@@ -166,31 +169,38 @@ async fn a_decoder_that_cannot_be_made_ends_its_connection_only(rt: &TestRuntime
     bystander.is_unharmed(rt, &node).await;
 }
 
-/// A node with a decoder that is well until the end.
+/// A node with a decoder that is well until the end, or comes to no end.
 #[derive(Clone)]
 struct BadEnd {
     node: Node,
-    panics: bool,
+    kind: Kind,
     reason: Arc<Mutex<Option<DisconnectReason>>>,
 }
 
-struct BadEndCodec {
-    panics: bool,
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Errs,
+    Panics,
+    Endless,
 }
+
+struct BadEndCodec(Kind);
 
 impl Decoder for BadEndCodec {
     type Item = Bytes;
     type Error = io::Error;
 
-    fn decode(&mut self, _: &mut BytesMut) -> io::Result<Option<Bytes>> {
-        Ok(None)
+    fn decode(&mut self, src: &mut BytesMut) -> io::Result<Option<Bytes>> {
+        let endless = self.0 == Kind::Endless && !src.is_empty();
+        Ok(endless.then(Bytes::new))
     }
 
-    fn decode_eof(&mut self, _: &mut BytesMut) -> io::Result<Option<Bytes>> {
-        if self.panics {
-            panic_any(ON_PURPOSE);
+    fn decode_eof(&mut self, src: &mut BytesMut) -> io::Result<Option<Bytes>> {
+        match self.0 {
+            Kind::Errs => Err(io::Error::other("not like this")),
+            Kind::Panics => panic_any(ON_PURPOSE),
+            Kind::Endless => self.decode(src),
         }
-        Err(io::Error::other("not like this"))
     }
 }
 
@@ -204,7 +214,7 @@ impl Reading for BadEnd {
     type Codec = BadEndCodec;
 
     fn codec(&self, _: &Peer) -> BadEndCodec {
-        BadEndCodec { panics: self.panics }
+        BadEndCodec(self.kind)
     }
 
     async fn process_message(&self, _: &Peer, _: Bytes) -> io::Result<()> {
@@ -218,12 +228,17 @@ impl OnDisconnect for BadEnd {
     }
 }
 
-async fn bad_end(rt: &TestRuntime, panics: bool) -> DisconnectReason {
+async fn bad_end(rt: &TestRuntime, kind: Kind) -> (BadEnd, SocketAddr) {
     let node = rt.node(Config { listening_addr: Some(rt.localhost()), ..Config::default() });
-    let node = BadEnd { node, panics, reason: Arc::default() };
+    let node = BadEnd { node, kind, reason: Arc::default() };
     node.enable_reading().unwrap();
     node.enable_on_disconnect().unwrap();
     let addr = node.node.start_listening().await.unwrap();
+    (node, addr)
+}
+
+async fn reason_at_the_end(rt: &TestRuntime, kind: Kind) -> DisconnectReason {
+    let (node, addr) = bad_end(rt, kind).await;
     let mut raw = rt.dial_raw(addr).await;
     raw.write_all(b"cut").await.unwrap();
     raw.close().await.unwrap();
@@ -231,15 +246,26 @@ async fn bad_end(rt: &TestRuntime, panics: bool) -> DisconnectReason {
     node.reason.lock().unwrap().take().unwrap()
 }
 
+async fn a_decoder_that_never_ends_holds_no_thread(rt: &TestRuntime) {
+    let (BadEnd { node, .. }, addr) = bad_end(rt, Kind::Endless).await;
+    let mut raw = rt.dial_raw(addr).await;
+    raw.write_all(b"!").await.unwrap();
+    rt.until("messages come out of nothing", || node.stats().messages_received > 0).await;
+    let peer = node.peers().remove(0);
+    drop(raw);
+    let ended = rt.within("the end", peer.disconnect()).await;
+    assert!(matches!(ended, Disconnected::Ended(DisconnectReason::User)), "{ended:?}");
+}
+
 async fn a_decoder_that_errs_at_the_end_is_told_from_a_cut_frame(rt: &TestRuntime) {
-    let reason = bad_end(rt, false).await;
+    let reason = reason_at_the_end(rt, Kind::Errs).await;
     assert!(matches!(reason, DisconnectReason::Undecodable(_)), "{reason}");
     assert!(reason.to_string().contains("not like this"), "{reason}");
 }
 
 async fn a_decoder_that_panics_at_the_end_is_named(rt: &TestRuntime) {
     rt.expect_hook_panics(1);
-    let reason = bad_end(rt, true).await;
+    let reason = reason_at_the_end(rt, Kind::Panics).await;
     assert!(matches!(reason, DisconnectReason::Panicked(Hook::Decoder)), "{reason}");
 }
 

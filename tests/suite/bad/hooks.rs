@@ -21,6 +21,8 @@ pub fn cases() -> Vec<Case> {
         case(a_handler_that_panics_ends_its_connection_only),
         case(an_on_disconnect_that_panics_does_not_hold_its_address),
         case(a_hook_that_panics_as_it_is_dropped_ends_its_connection_only),
+        case(a_handshake_that_panics_as_it_is_cut_is_named),
+        case(an_on_disconnect_that_panics_as_it_is_cut_loses_nothing),
         case(a_handler_that_errs_ends_its_connection_only),
         case(a_handler_that_hangs_is_cut),
         case(an_on_connect_that_hangs_delays_nobody_else),
@@ -255,8 +257,8 @@ async fn an_on_disconnect_that_panics_does_not_hold_its_address(rt: &TestRuntime
     bystander.is_unharmed(rt, &node).await;
 }
 
-async fn a_hook_that_panics_as_it_is_dropped_ends_its_connection_only(rt: &TestRuntime) {
-    rt.expect_hook_panics(2);
+/// A hook that waits for ever, and panics when it is dropped.
+async fn panics_at_last(node: TestNode) {
     struct Panics;
 
     impl Drop for Panics {
@@ -265,15 +267,16 @@ async fn a_hook_that_panics_as_it_is_dropped_ends_its_connection_only(rt: &TestR
         }
     }
 
+    let _panics = Panics;
+    node.note("waits");
+    pending().await
+}
+
+async fn a_hook_that_panics_as_it_is_dropped_ends_its_connection_only(rt: &TestRuntime) {
+    rt.expect_hook_panics(2);
     for hook in [Hook::OnConnect, Hook::ProcessMessage] {
         let once = Once::default();
-        let call: Call = Arc::new(|node: TestNode, _| {
-            Box::pin(async move {
-                let _panics = Panics;
-                node.note("waits");
-                pending::<()>().await;
-            })
-        });
+        let call: Call = Arc::new(|node, _| Box::pin(panics_at_last(node)));
         let node = calling(rt, hook, &once, &call).start().await;
         let bystander = Bystander::of(rt, &node).await;
         let gone = node.reasons().len();
@@ -281,11 +284,48 @@ async fn a_hook_that_panics_as_it_is_dropped_ends_its_connection_only(rt: &TestR
         rt.until("the hook waits", || node.has_noted("waits")).await;
         let there = other.peers().remove(0);
         let back = node.peer(there.local_addr().unwrap()).unwrap();
-        let reason = rt.within("the end", back.disconnect()).await;
-        assert!(matches!(reason, Disconnected::Ended(DisconnectReason::User)), "{reason:?}");
+        let ended = rt.within("the end", back.disconnect()).await;
+        assert!(matches!(ended, Disconnected::Ended(DisconnectReason::User)), "{ended:?}");
         assert_eq!(node.reasons().len(), gone + 1, "on_disconnect is called nevertheless");
         bystander.is_unharmed(rt, &node).await;
     }
+}
+
+async fn a_handshake_that_panics_as_it_is_cut_is_named(rt: &TestRuntime) {
+    rt.expect_hook_panics(1);
+    let once = Once::default();
+    let call: Call = Arc::new(|node, _| Box::pin(panics_at_last(node)));
+    let node = calling(rt, Hook::Handshake, &once, &call)
+        .knobs(|knobs| knobs.handshake_timeout = Duration::from_millis(100));
+    let node = node.start().await;
+    let bystander = Bystander::of(rt, &node).await;
+    let other = rt.start().await;
+    once.arm();
+    let error = node.connect(other.addr()).await.unwrap_err();
+    assert!(
+        matches!(error, ConnectError::HandshakeTimedOut { .. } | ConnectError::Panicked(_)),
+        "{error}"
+    );
+    bystander.is_unharmed(rt, &node).await;
+}
+
+async fn an_on_disconnect_that_panics_as_it_is_cut_loses_nothing(rt: &TestRuntime) {
+    rt.expect_hook_panics(1);
+    let once = Once::default();
+    let call: Call = Arc::new(|node, _| Box::pin(panics_at_last(node)));
+    let node = calling(rt, Hook::OnDisconnect, &once, &call)
+        .knobs(|knobs| knobs.on_disconnect_timeout = Duration::from_millis(100));
+    let node = node.start().await;
+    let bystander = Bystander::of(rt, &node).await;
+    let other = rt.start().await;
+    let (there, back) = meet(rt, &other, &node).await;
+    once.arm();
+    node.unicast(&back, "last words".into()).unwrap();
+    back.disconnect().await;
+    let reason = end_of(rt, &there).await;
+    assert!(matches!(reason, DisconnectReason::PeerClosed), "{reason}");
+    assert_eq!(other.messages(), ["last words"]);
+    bystander.is_unharmed(rt, &node).await;
 }
 
 async fn a_handler_that_errs_ends_its_connection_only(rt: &TestRuntime) {
