@@ -1,42 +1,72 @@
-//! anypea beside its peers.
+//! anypea beside its peers: see the docs of the package for what is alike and what is not.
 
 use anypea_bench::{
-    entry,
-    measure::Spread,
-    race::{Rules, race},
-    workloads::{Pace, Workload},
+    child,
+    figures::{TOLERANCE, holds},
+    measure::machine,
+    options::{Extent, Options},
+    plot,
+    race::{Ratio, race},
+    table::{Rows, complaint, head},
+    target_dir,
+    workloads::Workload,
 };
-use std::{io, time::Duration};
+use std::{error::Error, process::ExitCode, time::Instant};
 
-fn main() -> io::Result<()> {
-    let entries = entry::all();
-    let rules = Rules { rounds: 3, trials: 1, pace: Pace { time: Duration::from_millis(60) } };
-
-    for bytes in [16, 64, 256, 4096, 32768, 262144, 1048576] {
-        let outcome = race(&Workload::Stream { bytes }, &entries, &rules)?;
-        for row in outcome.rows {
-            let Some(spread) = Spread::of(row.values) else { continue };
-            println!(
-                "{:30} {:10} {:12} {:12} {:12} {}",
-                row.workload,
-                row.runtime,
-                row.name,
-                row.tuning.to_string(),
-                row.unit.show(spread.median),
-                spread.show()
-            );
+fn main() -> Result<ExitCode, Box<dyn Error>> {
+    if child::is_child()? {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let options = Options::parse();
+    rlimit::increase_nofile_limit(u64::MAX)?;
+    let start = Instant::now();
+    let entries = options.entries();
+    let mut ratios = Vec::new();
+    println!("on {}\n\n{}", machine(), head());
+    for workload in workloads(options.extent) {
+        if !options.wants(&workload.to_string()) {
+            continue;
         }
-        for ratio in outcome.ratios {
-            println!(
-                "ratio {} {} anypea/{} {:.3} {:.3} {:.3}",
-                ratio.workload,
-                ratio.runtime,
-                ratio.peer,
-                ratio.spread.median,
-                ratio.spread.min,
-                ratio.spread.max
-            );
+        let outcome = race(&workload, entries, &options.rules())?;
+        print!("{}", Rows(&outcome));
+        ratios.extend(outcome.ratios);
+    }
+    println!("\nmeasured within {:.0} s\n", start.elapsed().as_secs_f64());
+    for ratio in &ratios {
+        println!("{ratio}");
+    }
+    println!();
+    for complaint in ratios.iter().filter_map(complaint) {
+        println!("{complaint}");
+    }
+    let path = target_dir()?.join("versus.svg");
+    plot::draw(&ratios, &path, &machine())?;
+    println!("drawn in {}", path.display());
+    let far_below = |ratio: &&Ratio| !holds(ratio, TOLERANCE);
+    if options.check && ratios.iter().any(|ratio| far_below(&ratio)) {
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn workloads(extent: Extent) -> Vec<Workload> {
+    use Workload::*;
+    let quick = extent == Extent::Quick;
+    let mut workloads = Vec::new();
+    for bytes in [16, 64, 256, 4 * 1024, 32 * 1024, 256 * 1024, 1024 * 1024] {
+        workloads.push(Stream { bytes });
+    }
+    for senders in [20, 100] {
+        for bytes in [256, 32 * 1024] {
+            workloads.push(FanIn { senders, bytes });
         }
     }
-    Ok(())
+    for bytes in [256, 32 * 1024] {
+        workloads.push(Broadcast { peers: 100, bytes });
+    }
+    workloads.extend([Request { bytes: 64 }, RequestBesideBulk { bytes: 64 }, Connect]);
+    workloads.push(Accept { connections: if quick { 500 } else { 5_000 } });
+    workloads.push(Idle { connections: if quick { 500 } else { 10_000 } });
+    workloads.push(Nodes { nodes: 200 });
+    workloads
 }

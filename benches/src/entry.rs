@@ -1,13 +1,17 @@
 //! Who takes part: each contender in each way that it is used.
 
 use crate::{
-    bed::{AsyncStd, Bed, Smol, Tokio},
+    bed::{AsyncStd, Bed, Smol, Threads, Tokio},
+    child::Parts,
     contender::{Contender, Tuning},
-    contenders::{anypea::Anypea, framed, message_io, pea2pea::Peas, tokio_util},
+    contenders::{anypea::Anypea, framed, message_io, pea2pea::Peas, raw, tokio_util},
     measure::Figure,
     workloads::{self, Pace, Workload},
 };
-use std::io;
+use std::{fmt, io};
+
+/// The name of anypea.
+const OURS: &str = "anypea";
 
 /// A contender in one way that it is used.
 pub struct Entry {
@@ -21,6 +25,8 @@ pub struct Entry {
     pub tunings: &'static [Tuning],
     /// Runs a workload once.
     pub run: fn(&Workload, Tuning, &Pace) -> io::Result<Vec<Figure>>,
+    /// What it can do in a process of its own.
+    pub parts: Option<Parts>,
     takes_part: fn(&Workload) -> bool,
 }
 
@@ -31,14 +37,15 @@ impl Entry {
             name: C::NAME,
             way: "",
             tunings: C::TUNINGS,
-            run: workloads::run::<C>,
+            run: workloads::run_here::<C>,
+            parts: Some(Parts::of::<C>()),
             takes_part,
         }
     }
 
     /// Whether it is anypea.
     pub fn is_ours(&self) -> bool {
-        self.name == "anypea"
+        self.name == OURS
     }
 
     /// Whether it can do a workload.
@@ -47,35 +54,52 @@ impl Entry {
     }
 }
 
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{} on {}", self.name, self.way, self.runtime)
+    }
+}
+
 /// Returns all who take part.
 pub fn all() -> Vec<Entry> {
+    use Workload::*;
     let any = |_: &Workload| true;
-    // A node is a thread there.
+    let no_nodes = |workload: &Workload| !matches!(workload, Nodes { .. });
+    // A node is a thread there, and connections are closed without waiting for the other end.
     let few = |workload: &Workload| match workload {
-        Workload::Stream { .. } => true,
-        Workload::FanIn { senders, .. } => *senders <= 20,
+        Stream { .. } | Request { .. } => true,
+        FanIn { senders, .. } => *senders <= 20,
         _ => false,
     };
-    let by_address = Entry {
-        way: "-by-address",
-        tunings: &[Tuning::ByAddress],
-        ..Entry::of::<Anypea<Tokio>>(|workload| matches!(workload, Workload::Stream { .. }))
-    };
-    let encoded_once = Entry {
-        way: "-encoded-once",
-        tunings: &[Tuning::EncodedOnce],
-        ..Entry::of::<Anypea<Tokio>>(|workload| matches!(workload, Workload::Broadcast { .. }))
-    };
+    let streams = |workload: &Workload| matches!(workload, Stream { .. });
+    let broadcasts = |workload: &Workload| matches!(workload, Broadcast { .. });
     vec![
         Entry::of::<Anypea<Tokio>>(any),
-        by_address,
-        encoded_once,
+        Entry {
+            way: "-by-address",
+            tunings: &[Tuning::ByAddress],
+            ..Entry::of::<Anypea<Tokio>>(streams)
+        },
+        Entry {
+            way: "-encoded-once",
+            tunings: &[Tuning::EncodedOnce],
+            ..Entry::of::<Anypea<Tokio>>(broadcasts)
+        },
         Entry::of::<Peas>(any),
-        Entry::of::<tokio_util::HandWired>(any),
-        Entry::of::<Anypea<Smol>>(any),
-        Entry::of::<framed::HandWired<Smol>>(any),
-        Entry::of::<Anypea<AsyncStd>>(any),
-        Entry::of::<framed::HandWired<AsyncStd>>(any),
+        Entry::of::<tokio_util::HandWired>(no_nodes),
+        Entry::of::<Anypea<Smol>>(no_nodes),
+        Entry::of::<framed::HandWired<Smol>>(no_nodes),
+        Entry::of::<Anypea<AsyncStd>>(no_nodes),
+        Entry::of::<framed::HandWired<AsyncStd>>(no_nodes),
         Entry::of::<message_io::Framed>(few),
+        Entry {
+            runtime: Threads::NAME,
+            name: raw::NAME,
+            way: "",
+            tunings: raw::TUNINGS,
+            run: raw::run,
+            parts: None,
+            takes_part: streams,
+        },
     ]
 }

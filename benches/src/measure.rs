@@ -1,5 +1,6 @@
 //! What is measured, and what becomes of it.
 
+use procfs::Current;
 use std::{io, time::Duration};
 
 /// One measured value.
@@ -116,4 +117,13 @@ pub fn resident_bytes() -> io::Result<u64> {
     let process = procfs::process::Process::myself().map_err(io::Error::other)?;
     let pages = process.statm().map_err(io::Error::other)?.resident;
     Ok(pages * procfs::page_size())
+}
+
+/// Describes this machine: what the kernel says of its processor, and how many threads it has.
+pub fn machine() -> String {
+    let name = procfs::CpuInfo::current()
+        .ok()
+        .and_then(|cpu| cpu.model_name(0).map(str::to_owned))
+        .unwrap_or_else(|| "an unknown processor".into());
+    format!("{name}, {} threads, loopback", crate::bed::cores())
 }

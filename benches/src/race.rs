@@ -4,9 +4,12 @@ use crate::{
     contender::Tuning,
     entry::Entry,
     measure::{Figure, Spread, Unit},
-    workloads::{Pace, Workload},
+    workloads::{self, Pace, Workload},
 };
-use std::{collections::BTreeMap, io};
+use std::{collections::BTreeMap, io, sync::mpsc, thread, time::Duration};
+
+/// How long a run may take.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How a race is run.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +60,7 @@ pub struct Outcome {
 }
 
 /// Runs a race.
-pub fn race(workload: &Workload, entries: &[Entry], rules: &Rules) -> io::Result<Outcome> {
+pub fn race(workload: &Workload, entries: &'static [Entry], rules: &Rules) -> io::Result<Outcome> {
     let mut racers = Vec::new();
     for entry in entries.iter().filter(|entry| entry.takes_part(workload)) {
         racers.push((entry, best_tuning(workload, entry, rules)?));
@@ -66,7 +69,7 @@ pub fn race(workload: &Workload, entries: &[Entry], rules: &Rules) -> io::Result
     let mut figures: BTreeMap<(usize, usize), (Figure, Vec<f64>)> = BTreeMap::new();
     for _ in 0..rules.rounds {
         for (number, (entry, tuning)) in racers.iter().enumerate() {
-            let achieved = (entry.run)(workload, *tuning, &rules.pace)?;
+            let achieved = run(workload, entry, *tuning, rules)?;
             for (metric, figure) in achieved.into_iter().enumerate() {
                 let slot = figures.entry((number, metric));
                 let (_, values) = slot.or_insert_with(|| (figure.clone(), Vec::new()));
@@ -110,20 +113,41 @@ pub fn race(workload: &Workload, entries: &[Entry], rules: &Rules) -> io::Result
     Ok(outcome)
 }
 
+/// Runs a workload once, in a thread of its own, so that one that never ends doesn't hold up
+/// everything.
+fn run(
+    workload: &Workload,
+    entry: &'static Entry,
+    tuning: Tuning,
+    rules: &Rules,
+) -> io::Result<Vec<Figure>> {
+    let (done, outcome) = mpsc::channel();
+    let (workload, pace) = (*workload, rules.pace);
+    thread::spawn(move || {
+        // Somebody waits for it, unless it took too long.
+        let _ = done.send(workloads::run(&workload, entry, tuning, &pace));
+    });
+    let told = |error| io::Error::other(format!("{workload}, {entry} ({tuning}): {error}"));
+    match outcome.recv_timeout(PATIENCE) {
+        Ok(outcome) => outcome.map_err(|error| told(error.to_string())),
+        Err(error) => Err(told(error.to_string())),
+    }
+}
+
 /// Whether anypea on a runtime is compared with a peer on another: only with what has none.
 fn meets(ours: &str, theirs: &str) -> bool {
     ours == theirs || (theirs == "threads" && ours == "tokio")
 }
 
 /// Tries all tunings, and returns the one whose first figure is best.
-fn best_tuning(workload: &Workload, entry: &Entry, rules: &Rules) -> io::Result<Tuning> {
+fn best_tuning(workload: &Workload, entry: &'static Entry, rules: &Rules) -> io::Result<Tuning> {
     let mut best: Option<(Tuning, f64)> = None;
     let tunings = if workload.is_tuned() { entry.tunings } else { &entry.tunings[..1] };
     for tuning in tunings.iter().filter(|_| tunings.len() > 1) {
         let mut values = Vec::new();
         let mut unit = Unit::Seconds;
         for _ in 0..rules.trials {
-            if let Some(figure) = (entry.run)(workload, *tuning, &rules.pace)?.first() {
+            if let Some(figure) = run(workload, entry, *tuning, rules)?.first() {
                 values.push(figure.value);
                 unit = figure.unit;
             }

@@ -24,16 +24,16 @@ pub struct Volley {
 struct Rally {
     sent: Instant,
     until: Instant,
-    left: usize,
     times: Vec<Duration>,
 }
 
 impl Volley {
-    /// Prepares `requests` requests, or as many as have an answer within `time`.
-    pub fn new(request: Bytes, requests: usize, time: Duration) -> Arc<Self> {
+    /// Prepares as many requests as have an answer within `time`.
+    pub fn new(request: Bytes, time: Duration) -> Arc<Self> {
         let now = Instant::now();
-        let times = Vec::with_capacity(requests);
-        let rally = Rally { sent: now, until: now + time, left: requests, times };
+        // More than fit, so that no reallocation shows in the times.
+        let times = Vec::with_capacity(time.as_micros() as usize / 4);
+        let rally = Rally { sent: now, until: now + time, times };
         Arc::new(Self {
             request,
             rally: Mutex::new(rally),
@@ -54,8 +54,7 @@ impl Volley {
         let mut rally = self.rally.lock();
         let time = now - rally.sent;
         rally.times.push(time);
-        rally.left -= 1;
-        if rally.left == 0 || now >= rally.until {
+        if now >= rally.until {
             drop(rally);
             self.over.store(true, Release);
             self.waker.wake();
@@ -65,12 +64,17 @@ impl Volley {
         Some(self.request.clone())
     }
 
+    /// Whether there has been the last answer.
+    pub fn is_over(&self) -> bool {
+        self.over.load(Acquire)
+    }
+
     /// Waits for the last answer, and returns the times, sorted; the first tenth, when everything
     /// was still cold, is left out.
     pub async fn times(&self) -> Vec<Duration> {
         poll_fn(|cx| {
             self.waker.register(cx.waker());
-            if self.over.load(Acquire) { Poll::Ready(()) } else { Poll::Pending }
+            if self.is_over() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
         let mut times = std::mem::take(&mut self.rally.lock().times);

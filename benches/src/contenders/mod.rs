@@ -4,6 +4,7 @@ pub mod anypea;
 pub mod framed;
 pub mod message_io;
 pub mod pea2pea;
+pub mod raw;
 pub mod tokio_util;
 
 use crate::contender::{Setup, Tuning};

@@ -12,7 +12,6 @@ use futures::{channel::oneshot, future::try_join_all};
 use std::{
     io,
     sync::Arc,
-    thread,
     time::{Duration, Instant},
 };
 
@@ -22,10 +21,9 @@ const WINDOW_BYTES: usize = 256 * 1024;
 const WINDOWS_BYTES: usize = 4 * 1024 * 1024;
 /// How much of a run goes before what is measured.
 const WARM_UP: f64 = 0.2;
-const POLL: Duration = Duration::from_micros(200);
 
 /// Makes the inbox and the setup for a workload.
-fn prepare(peers: usize, bytes: usize, tuning: Tuning) -> (Arc<Inbox>, Setup) {
+pub fn prepare(peers: usize, bytes: usize, tuning: Tuning) -> (Arc<Inbox>, Setup) {
     let frame = HEADER_BYTES + bytes;
     let window_bytes = if peers == 1 { WINDOW_BYTES } else { WINDOWS_BYTES / peers };
     let inbox = Inbox::new(peers, bytes, window_bytes / frame);
@@ -51,11 +49,7 @@ pub async fn inward<C: Contender>(
     for number in 0..senders {
         let client = C::host(setup, Duty::Discard).await?;
         let link = client.dial(server.addr()).await?;
-        lanes.push(Lane {
-            link,
-            credit: Credit::new(&inbox, number),
-            message: payload(number, bytes),
-        });
+        lanes.push(Lane::new(link, &inbox, number, bytes));
         clients.push(client);
     }
     let mut messages = inbox.window() as u64;
@@ -73,7 +67,10 @@ pub async fn inward<C: Contender>(
     for lane in lanes {
         lane.link.close().await?;
     }
-    end(server, clients).await;
+    for client in clients {
+        client.shut_down().await;
+    }
+    server.shut_down().await;
     Ok(Figure::only(rate * senders as f64, Unit::PerSecond))
 }
 
@@ -95,9 +92,7 @@ pub async fn outward<C: Contender>(
         clients.push(client);
         inboxes.push(inbox);
     }
-    while server.live() < peers {
-        thread::sleep(POLL);
-    }
+    super::wait_until("all are accepted", || server.live() == peers)?;
     let credits = inboxes.iter().map(|inbox| Credit::new(inbox, 0)).collect();
     let mut tower = Tower { host: server, credits, message: payload(0, bytes) };
     let mut messages = window as u64;
@@ -113,10 +108,13 @@ pub async fn outward<C: Contender>(
         rate = messages as f64 / (last - start).as_secs_f64();
         messages = enough(rate, pace.time.mul_f64(next), window);
     }
+    tower.host.shut_down().await;
     for link in links {
         link.close().await?;
     }
-    end(tower.host, clients).await;
+    for client in clients {
+        client.shut_down().await;
+    }
     Ok(Figure::only(rate * peers as f64, Unit::PerSecond))
 }
 
@@ -132,27 +130,24 @@ async fn apart<B: Bed, T: Send + 'static>(
     outcome.await.map_err(io::Error::other)?
 }
 
-async fn end<H: Host>(server: H, clients: Vec<H>) {
-    for client in clients {
-        client.shut_down().await;
-    }
-    server.shut_down().await;
-}
-
 /// How many messages a run of a given length needs.
 fn enough(rate: f64, time: Duration, window: usize) -> u64 {
     ((rate * time.as_secs_f64()) as u64).max(window as u64)
 }
 
 /// A sender and its connection.
-struct Lane<L> {
-    link: L,
+pub struct Lane<L> {
+    pub link: L,
     credit: Credit,
     message: Bytes,
 }
 
 impl<L: Link> Lane<L> {
-    async fn send(mut self, messages: u64) -> io::Result<Self> {
+    pub fn new(link: L, inbox: &Arc<Inbox>, number: usize, bytes: usize) -> Self {
+        Self { link, credit: Credit::new(inbox, number), message: payload(number, bytes) }
+    }
+
+    pub async fn send(mut self, messages: u64) -> io::Result<Self> {
         let Self { link, credit, message } = &mut self;
         for _ in 0..messages {
             while !credit.take() {
