@@ -238,7 +238,8 @@ mod tokio_ends {
         let last = user.send_encoded(&peer, Bytes::new());
         assert!(matches!(last, Err(SendError::Full(_))), "{last:?}");
         let (waiting, waits) = mpsc::channel();
-        let calls: [(&str, Box<dyn FnOnce(User, Peer) + Send>); 4] = [
+        type Call = Box<dyn FnOnce(User, Peer) + Send>;
+        let calls: [(&str, Call); 4] = [
             (
                 "send",
                 Box::new(|user, peer| {

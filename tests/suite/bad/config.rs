@@ -36,6 +36,8 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
+type Change = fn(&mut Config);
+
 fn error_of(rt: &TestRuntime, change: impl FnOnce(&mut Config)) -> Option<ConfigError> {
     let mut config = Config::default();
     change(&mut config);
@@ -43,7 +45,7 @@ fn error_of(rt: &TestRuntime, change: impl FnOnce(&mut Config)) -> Option<Config
 }
 
 async fn a_setting_of_zero_is_refused_by_name(rt: &TestRuntime) {
-    let zeros: [(&str, fn(&mut Config)); 9] = [
+    let zeros: [(&str, Change); 9] = [
         ("backlog", |config| config.backlog = 0),
         ("max_connections", |config| config.max_connections = 0),
         ("max_per_ip", |config| config.max_per_ip = 0),
@@ -63,7 +65,7 @@ async fn a_setting_of_zero_is_refused_by_name(rt: &TestRuntime) {
 }
 
 async fn contradictory_limits_are_refused_with_the_bound(rt: &TestRuntime) {
-    let contradictions: [(&str, usize, usize, fn(&mut Config)); 5] = [
+    let contradictions: [(&str, usize, usize, Change); 5] = [
         ("max_inbound", 100, 99, |config| config.max_inbound = config.max_connections),
         ("max_inbound", 90, 0, |config| config.max_connections = 1),
         ("max_per_ip", 33, 32, |config| config.max_per_ip = 33),
@@ -194,7 +196,8 @@ impl Writing for Zero {
 }
 
 async fn protocol_settings_of_zero_are_refused_by_name(rt: &TestRuntime) {
-    let settings: [(&str, fn(&Zero) -> Result<(), EnableError>); 8] = [
+    type Enable = fn(&Zero) -> Result<(), EnableError>;
+    let settings: [(&str, Enable); 8] = [
         ("handshake_timeout", Zero::enable_handshake),
         ("on_connect_timeout", Zero::enable_on_connect),
         ("on_disconnect_timeout", Zero::enable_on_disconnect),
