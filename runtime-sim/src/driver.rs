@@ -124,17 +124,11 @@ impl Shared {
     /// Moves time on to what is due next, and lets it happen.
     fn advance(&self) {
         let mut world = lock(&self.world);
-        let Some((at, what)) = world.queue.pop() else {
+        let Some((at, what)) = world.queue.pop_until(self.options.deadline) else {
+            let later = !world.queue.is_empty();
             drop(world);
-            return self.wait_or_stall();
+            return if later { self.miss_the_deadline() } else { self.wait_or_stall() };
         };
-        if at > self.options.deadline {
-            drop(world);
-            self.set_now(self.options.deadline);
-            let deadline = Duration::from_nanos(self.options.deadline);
-            let tasks = self.list_tasks();
-            return self.fail(format!("not over at the deadline, {deadline:?}{tasks}"), NO_HOST);
-        }
         debug_assert!(at >= self.now() || self.options.threads, "time went back");
         let now = at.max(self.now());
         self.set_now(now);
@@ -150,6 +144,13 @@ impl Shared {
         drop(world);
         wake_all(woken);
         drop(dropped);
+    }
+
+    fn miss_the_deadline(&self) {
+        self.set_now(self.options.deadline);
+        let deadline = Duration::from_nanos(self.options.deadline);
+        let tasks = self.list_tasks();
+        self.fail(format!("not over at the deadline, {deadline:?}{tasks}"), NO_HOST);
     }
 
     /// Nothing is ready and nothing will be due.

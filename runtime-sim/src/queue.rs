@@ -69,9 +69,8 @@ impl<T: Copy> Queue<T> {
         }
     }
 
-    #[cfg(test)]
-    fn len(&self) -> usize {
-        self.len
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
     pub(crate) fn insert(&mut self, at: u64, what: T) -> Key {
@@ -121,8 +120,8 @@ impl<T: Copy> Queue<T> {
         }
     }
 
-    /// Takes out what is due first.
-    pub(crate) fn pop(&mut self) -> Option<(u64, T)> {
+    #[cfg(test)]
+    fn pop(&mut self) -> Option<(u64, T)> {
         self.pop_until(u64::MAX)
     }
 
@@ -237,7 +236,7 @@ mod tests {
                         now = popped.map_or(now, |(at, _)| at);
                     }
                 }
-                assert_eq!(queue.len(), model.len());
+                assert_eq!(queue.len, model.len());
             }
         }
     }

@@ -146,11 +146,19 @@ impl Ports {
     }
 }
 
-/// All ports that the system chooses from, from a random one on.
+/// All ports that the system chooses from, from a random one on, in steps of a random length: it
+/// spreads them, so that even the last free ones are soon found.
 fn candidates(random: &mut Random) -> impl Iterator<Item = u16> + use<> {
-    let count = EPHEMERAL.end() - EPHEMERAL.start() + 1;
-    let start = random.below(u64::from(count)) as u16;
-    (0..count).map(move |step| {
-        EPHEMERAL.start() + ((u32::from(start) + u32::from(step)) % u32::from(count)) as u16
-    })
+    const COUNT: u32 = (*EPHEMERAL.end() - *EPHEMERAL.start() + 1) as u32;
+    /// The odd prime factor of the count. A step that is odd and no multiple of it meets all.
+    const FACTOR: u32 = 3_529;
+    const { assert!(COUNT == 8 * FACTOR) };
+    let start = random.below(COUNT.into()) as u32;
+    let step = match 2 * random.below(u64::from(COUNT / 2)) as u32 + 1 {
+        step if step.is_multiple_of(FACTOR) => 1,
+        step => step,
+    };
+    let offset =
+        move |i: u32| (u64::from(start) + u64::from(i) * u64::from(step)) % u64::from(COUNT);
+    (0..COUNT).map(move |i| EPHEMERAL.start() + offset(i) as u16)
 }

@@ -250,7 +250,6 @@ impl World {
         end.out.losses += 1;
         let happened = (EventKind::Lost, end.host, u64::from(end.out.losses));
         let retries = match end.state {
-            State::Resetting => 0,
             State::SynReceived { .. } => SYN_ACK_RETRIES,
             _ => RETRIES,
         };
@@ -258,7 +257,8 @@ impl World {
         let first = RETRANSMISSION.0.max(round_trip);
         let pause = (first << (end.out.losses - 1).min(20)).min(RETRANSMISSION.1);
         let mut at = self.now + pause;
-        let mut give_up = end.out.losses > retries;
+        // After the last try there is still the wait for its answer.
+        let mut give_up = end.out.losses > retries + 1 || end.state == State::Resetting;
         if let Some(timeout) = end.user_timeout {
             at = at.min((end.out.lost_since + timeout).max(self.now + 1));
             give_up |= self.now - end.out.lost_since >= timeout;
