@@ -4,7 +4,7 @@ use crate::harness::{Case, Setup, TestNode, TestRuntime, case, frame, meet};
 use anypea::{
     DisconnectReason, Peer, SendError, Writing,
     bytes::Bytes,
-    runtime::{Clock, Stream},
+    runtime::{Clock, ConnectOptions, Stream},
 };
 use futures::AsyncReadExt;
 use std::time::Duration;
@@ -209,7 +209,12 @@ async fn a_stalled_reader_is_cut_at_the_write_deadline(rt: &TestRuntime) {
 async fn a_trickling_reader_is_cut_at_the_write_deadline(rt: &TestRuntime) {
     let limit = Duration::from_millis(300);
     let node = tight(rt, 1).knobs(|knobs| knobs.write_timeout = limit).start().await;
-    let (mut raw, _) = plugged(rt, &node).await;
+    // A small window, so that some bytes are written within the limit, again and again.
+    let mut options = ConnectOptions::default();
+    options.socket.recv_buffer_bytes = Some(4 * 1024);
+    let mut raw = rt.try_dial_raw(node.addr(), &options).await.unwrap();
+    let peer = node.only_peer(rt).await;
+    node.unicast(&peer, vec![7; PLUG_BYTES].into()).unwrap();
     let trickle = rt.spawn({
         let rt = rt.clone();
         async move {

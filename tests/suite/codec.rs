@@ -82,6 +82,7 @@ async fn break_stream(rt: &TestRuntime, message: &'static str) {
     // More than the sockets hold, so that there are bytes to be removed.
     let big = vec![7; 8 * 1024 * 1024];
     alice.unicast(&to_bob, big.into()).unwrap();
+    rt.until("the writer is at work", || to_bob.stats().bytes_sent > 0).await;
     alice.unicast(&to_bob, "before".into()).unwrap();
     let broken = alice.unicast(&to_bob, message.into());
     assert!(matches!(broken, Err(SendError::EncoderBroken)), "{broken:?}");
