@@ -91,10 +91,13 @@ fn thread_pool(main: Main) {
     block_on(main(Arc::new(runtime)));
 }
 
-/// On one simulated host. Bodies cause panics and may use threads, as on any other runtime.
+/// On one simulated host. Bodies cause panics, as on any other runtime.
+/// `SIM_SEED` chooses another order of tasks, other latencies and other short reads and writes.
 #[cfg(feature = "sim")]
 fn simulated(main: Main) {
-    let simulation = anypea::sim::Options::seed(1).contain_panics().allow_threads().start();
+    let seed = std::env::var("SIM_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    let options = anypea::sim::Options::seed(seed).short_io(1.0 / 16.0);
+    let simulation = options.contain_panics().start();
     // Some bodies ask the system which address the host has.
     let host = match outside_address() {
         Some(ip) => simulation.host_at([ip]),
