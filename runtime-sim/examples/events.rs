@@ -1,4 +1,5 @@
 //! How many events a second the simulator handles: hosts that ping each other on bare streams.
+//! With 0 links, they connect and close instead, one after the other, as fast as they can.
 //!
 //! `cargo run --release -p anypea-sim --example events -- [hosts] [links] [seconds]`
 
@@ -7,7 +8,15 @@ use anypea_runtime::{
 };
 use anypea_sim::{Host, Link, Options, ms, secs};
 use futures_util::{AsyncReadExt, AsyncWriteExt};
-use std::{future::poll_fn, net::SocketAddr, time::Instant};
+use std::{
+    future::poll_fn,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Instant,
+};
 
 const PORT: u16 = 7000;
 const PING: [u8; 64] = [7; 64];
@@ -19,9 +28,16 @@ fn main() {
     let simulation = Options::seed(1).link(Link::latency(ms(5)..ms(50))).start();
     let sim = simulation.sim().clone();
     let start = Instant::now();
+    let closed = Arc::new(AtomicU64::new(0));
+    let count = closed.clone();
     let (wall, events) = simulation.block_on(async move {
         let all = sim.hosts(hosts, |host, _| async move { echo(&host).await }).await;
         for i in 0..hosts {
+            if links == 0 {
+                let (host, to) = (all.host(i), all.ip((i + 1) % hosts));
+                let dialer = host.clone();
+                host.spawn(Box::pin(come_and_go(dialer, (to, PORT).into(), count.clone())));
+            }
             for link in 1..=links {
                 let (host, to) = (all.host(i), all.ip((i + link * link) % hosts));
                 let dialer = host.clone();
@@ -29,6 +45,7 @@ fn main() {
             }
         }
         sim.sleep(secs(2)).await;
+        count.store(0, Relaxed);
         println!("{hosts} hosts x {links} links are up after {:.2?}", start.elapsed());
         let (start, before) = (Instant::now(), sim.num_events());
         sim.sleep(secs(seconds)).await;
@@ -44,6 +61,10 @@ fn main() {
         rss >> 20,
         simulation.hash(),
     );
+    if links == 0 {
+        let closed = closed.load(Relaxed);
+        println!("connections {closed} connections_per_s {:.0}", closed as f64 / wall);
+    }
 }
 
 /// Accepts connections, and sends back what comes.
@@ -80,6 +101,16 @@ async fn ping(host: Host, addr: SocketAddr) {
         stream.read_exact(&mut [0; 64]).await.expect("read");
         at += secs(1);
         timer.as_mut().reset(at);
+    }
+}
+
+/// Connects and closes without end.
+async fn come_and_go(host: Host, addr: SocketAddr, count: Arc<AtomicU64>) {
+    loop {
+        let mut stream = host.connect(addr, &ConnectOptions::default()).await.expect("connect");
+        stream.close().await.expect("close");
+        assert_eq!(stream.read(&mut [0]).await.expect("read"), 0);
+        count.fetch_add(1, Relaxed);
     }
 }
 

@@ -3,9 +3,9 @@
 mod common;
 
 use anypea_runtime::{Clock, Runtime, Spawner};
-use anypea_sim::{Crash, FaultKind, Faults, Host, Hosts, Link, Sim, Summary, ms, secs};
+use anypea_sim::{Crash, EventKind, FaultKind, Faults, Host, Hosts, Link, Sim, Summary, ms, secs};
 use common::{accept, addr, dial, listen};
-use futures_util::{AsyncReadExt, AsyncWriteExt};
+use futures_util::{AsyncReadExt, AsyncWriteExt, FutureExt};
 use std::{
     collections::HashSet,
     sync::{
@@ -85,8 +85,65 @@ fn a_seed_has_one_hash_on_any_number_of_threads() {
 #[test]
 fn the_hash_is_the_same_on_every_machine_and_in_every_build() {
     // If this changes, so does what old seeds do. That is allowed, but never by accident.
-    let hash = gossip(0..3, 1).hash;
-    println!("{hash:#018x}");
+    assert_eq!(format!("{:#018x}", gossip(0..3, 1).hash), "0xba47e794d48c97a2");
+}
+
+#[test]
+fn a_thousand_repeats_have_one_hash() {
+    let run = || {
+        let simulation = anypea_sim::Options::seed(5).start();
+        let sim = simulation.sim().clone();
+        simulation.block_on(async move {
+            let hosts = sim.hosts(5, rumour).await;
+            sim.sleep(secs(5)).await;
+            hosts.crash(2, Crash::Process);
+            sim.sleep(secs(5)).await;
+        });
+        simulation.hash()
+    };
+    let first = run();
+    assert!((0..1_000).all(|_| run() == first));
+}
+
+#[test]
+fn payloads_are_in_the_hash_on_request() {
+    let run = |payload: &'static [u8], wanted: bool| {
+        let options = anypea_sim::Options::seed(5);
+        let options = if wanted { options.hash_payloads() } else { options };
+        let simulation = options.start();
+        let sim = simulation.sim().clone();
+        simulation.block_on(async move {
+            let (mut a, mut b) = common::pair(&sim.host(), &sim.host()).await;
+            a.write_all(payload).await.expect("write");
+            b.read_exact(&mut [0; 3]).await.expect("read");
+        });
+        simulation.hash()
+    };
+    assert_eq!(run(b"one", false), run(b"two", false));
+    assert_ne!(run(b"one", true), run(b"two", true));
+}
+
+#[test]
+fn an_observer_sees_what_happens() {
+    let simulation = anypea_sim::Options::seed(5).start();
+    let sim = simulation.sim().clone();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let notes = seen.clone();
+    sim.observe(move |event| notes.lock().expect("alone").push(*event));
+    simulation.block_on(async move {
+        let (mut a, b) = common::pair(&sim.host(), &sim.host()).await;
+        a.write_all(b"unread").await.expect("write");
+        sim.sleep(secs(1)).await;
+        drop(b);
+        a.read(&mut [0]).await.expect_err("a reset");
+    });
+    let seen = seen.lock().expect("alone");
+    let mut kinds: Vec<_> = seen.iter().map(|event| event.kind()).collect();
+    kinds.retain(|kind| !matches!(kind, EventKind::Poll | EventKind::Timer));
+    use EventKind::{Data, Established, Reset, Syn, SynAck};
+    assert_eq!(kinds, [Syn, SynAck, Established, Data, Reset]);
+    assert!(seen.iter().any(|event| event.kind() == Data && event.detail() == 6));
+    assert_eq!(seen.len() as u64, simulation.num_events());
 }
 
 #[test]
@@ -251,11 +308,21 @@ fn leak(leak: impl Fn(&Host) -> u64 + Send + Sync + Copy + 'static) -> String {
     failure.expect_err("a leak goes unnoticed").to_string()
 }
 
+/// Both arms are ready; which one runs is up to the macro.
+fn unbiased() -> u64 {
+    let mut one = std::pin::pin!(async { 1 }.fuse());
+    let mut two = std::pin::pin!(async { 2 }.fuse());
+    let select = async {
+        futures_util::select! { n = one => n, n = two => n }
+    };
+    select.now_or_never().expect("both are ready")
+}
+
 #[test]
 fn planted_leaks_are_found_and_named() {
     static COUNTER: AtomicUsize = AtomicUsize::new(0);
     let start = Instant::now();
-    let leaks: [(&str, String); 4] = [
+    let leaks: [(&str, String); 6] = [
         (
             "the order of a hash set",
             leak(|_| {
@@ -266,6 +333,8 @@ fn planted_leaks_are_found_and_named() {
         ("real time", leak(move |_| start.elapsed().subsec_nanos().into())),
         ("a static counter", leak(|_| COUNTER.fetch_add(1, SeqCst) as u64)),
         ("randomness of the system", leak(|_| anypea_runtime::os_random())),
+        ("a random number generator of its own", leak(|_| fastrand::u64(..))),
+        ("an unbiased select", leak(|_| unbiased())),
     ];
     for (name, report) in leaks {
         assert!(report.contains("two runs of the same seed differ"), "{name}: {report}");
