@@ -48,6 +48,11 @@ impl Entry {
         self.name == OURS
     }
 
+    /// Whether it stands in the bench that shows growth.
+    pub fn grows(&self) -> bool {
+        self.way.is_empty() && (self.is_ours() || self.name == "hand-wired")
+    }
+
     /// Whether it can do a workload.
     pub fn takes_part(&self, workload: &Workload) -> bool {
         (self.takes_part)(workload)

@@ -29,10 +29,9 @@ const FIGURES: &[(&str, &str, &str, f64)] = &[
     ("stream-1048576", "", HAND_WIRED, 0.95),
     ("fan-in-", "", PEA2PEA, 1.5),
     ("fan-in-", "", HAND_WIRED, 0.95),
-    ("broadcast-", "-32768", PEA2PEA, 3.0),
-    ("broadcast-", "-encoded-once", PEA2PEA, 3.0),
-    ("broadcast-", "", PEA2PEA, 2.0),
-    ("broadcast-", "", HAND_WIRED, 0.95),
+    ("broadcast-100-32768", "", PEA2PEA, 3.0),
+    ("broadcast-100-256", "", PEA2PEA, 2.0),
+    ("broadcast-100-", "", HAND_WIRED, 0.95),
     ("request-64-p", "", PEA2PEA, 1.05),
     ("request-64-p", "", HAND_WIRED, 0.95),
     ("connect", "", PEA2PEA, 1.3),
@@ -47,12 +46,13 @@ const FIGURES: &[(&str, &str, &str, f64)] = &[
 /// Returns the figure that a ratio has to reach, if there is one.
 pub fn figure(ratio: &Ratio) -> Option<f64> {
     // Special ways to use anypea have figures only where one is named.
-    let by_address = ratio.workload.ends_with("-by-address");
+    let special =
+        ["-by-address", "-encoded-once"].into_iter().find(|way| ratio.workload.ends_with(way));
     let matching = FIGURES.iter().find(|(start, end, peer, _)| {
         ratio.peer == *peer
             && stands_at(start, &ratio.workload)
             && ratio.workload.ends_with(end)
-            && (!by_address || start.ends_with("-by-address"))
+            && special.is_none_or(|way| start.ends_with(way))
     });
     matching.map(|(.., figure)| *figure)
 }

@@ -60,7 +60,7 @@ impl Options {
     /// Returns how to race.
     pub fn rules(&self) -> Rules {
         let (rounds, trials, time, idle) = match self.extent {
-            Extent::Quick => (3, 1, 15, 500),
+            Extent::Quick => (3, 1, 15, 200),
             Extent::Usual => (3, 1, 100, 2_000),
             Extent::Full => (7, 2, 400, 10_000),
         };

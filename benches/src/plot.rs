@@ -101,3 +101,69 @@ pub fn draw(ratios: &[Ratio], path: &Path, machine: &str) -> Result<(), Box<dyn 
     area.present()?;
     Ok(())
 }
+
+/// How a contender grows with the number of its connections.
+pub struct Growth {
+    /// Its name.
+    pub name: String,
+    /// Whether it is anypea; the others are drawn thin.
+    pub is_ours: bool,
+    /// The runtime.
+    pub runtime: &'static str,
+    /// Connections and a value, for each of [`PANELS`].
+    pub panels: [Vec<(f64, f64)>; 4],
+}
+
+/// What is drawn of it.
+const PANELS: [&str; 4] = [
+    "CPU time per message (µs)",
+    "memory per connection (kB)",
+    "broadcast, per peer (µs)",
+    "accepted per second (thousands)",
+];
+
+/// Draws how anypea grows: a panel for each value, a line for each
+/// contender.
+pub fn draw_growth(growth: &[Growth], path: &Path) -> Result<(), Box<dyn Error>> {
+    let area = SVGBackend::new(path, (WIDTH, 760)).into_drawing_area();
+    area.fill(&WHITE)?;
+    let area =
+        area.titled("What anypea costs with more and more connections", ("sans-serif", 18))?;
+    for (number, panel) in area.split_evenly((2, 2)).iter().enumerate() {
+        let points = || growth.iter().flat_map(|growth| &growth.panels[number]);
+        let most = |value: fn(&(f64, f64)) -> f64| points().map(value).fold(0.0, f64::max);
+        let (connections, top) = (most(|(x, _)| *x), most(|(_, y)| *y));
+        let mut chart = ChartBuilder::on(panel)
+            .caption(PANELS[number], ("sans-serif", 14))
+            .margin(12)
+            .x_label_area_size(38)
+            .y_label_area_size(46)
+            .build_cartesian_2d((80.0..connections * 1.25).log_scale(), 0.0..top * 1.2)?;
+        chart
+            .configure_mesh()
+            .light_line_style(WHITE)
+            .x_desc("connections")
+            .x_label_formatter(&|x| format!("{x:.0}"))
+            .label_style(("sans-serif", 12))
+            .draw()?;
+        for line in growth {
+            let color = SERIES[1..].iter().find(|(_, runtime, _)| *runtime == line.runtime);
+            let color = color.map_or(BLACK, |(.., color)| *color);
+            let style = if line.is_ours { color.stroke_width(3) } else { color.stroke_width(1) };
+            let points = line.panels[number].iter().copied();
+            chart
+                .draw_series(LineSeries::new(points, style).point_size(3))?
+                .label(&line.name)
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 14, y)], style));
+        }
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::LowerLeft)
+            .background_style(WHITE.mix(0.9))
+            .border_style(BLACK.mix(0.3))
+            .label_font(("sans-serif", 12))
+            .draw()?;
+    }
+    area.present()?;
+    Ok(())
+}

@@ -20,6 +20,8 @@ const CLIENTS: usize = 8;
 /// Connections of a burst that may wait to be accepted: below any backlog, since a segment that
 /// the kernel drops would cost a second.
 const WAITING: usize = 2000;
+/// Less would be mostly warming up, and more would use up the ports of one address.
+const AT_LEAST: Duration = Duration::from_millis(150);
 const PAUSE: Duration = Duration::from_micros(100);
 
 /// Connects and disconnects. It is over when both ends of all connections are released.
@@ -32,7 +34,7 @@ pub async fn connect<C: Contender>(tuning: Tuning, pace: &Pace) -> io::Result<Ve
         clients.push(Arc::new(C::host(setup, Duty::Discard).await?));
     }
     let start = Instant::now();
-    let until = start + pace.time;
+    let until = start + pace.time.max(AT_LEAST);
     let working = clients.iter().map(|client| {
         let (done, outcome) = oneshot::channel();
         let client = client.clone();

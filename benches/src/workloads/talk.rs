@@ -12,6 +12,8 @@ use futures::channel::oneshot;
 use std::{io, time::Duration};
 
 const BULK_BYTES: usize = 32 * 1024;
+/// Less has too few requests for a 99th percentile.
+const AT_LEAST: Duration = Duration::from_millis(100);
 /// Messages that are sent in bulk before it is looked whether there are enough.
 const BULK_BATCH: u64 = 16;
 
@@ -31,7 +33,7 @@ pub async fn request<C: Contender>(
     pace: &Pace,
 ) -> io::Result<Vec<Figure>> {
     let setup = Setup::new(tuning);
-    let volley = Volley::new(payload(0, bytes), pace.time);
+    let volley = Volley::new(payload(0, bytes), pace.time.max(AT_LEAST));
     let server = C::host(setup.listening(), Duty::Echo).await?;
     let client = C::host(setup, Duty::Volley(volley.clone())).await?;
     let link = client.converse(server.addr(), volley.open()).await?;
@@ -49,7 +51,7 @@ pub async fn beside_bulk<C: Contender>(
     pace: &Pace,
 ) -> io::Result<Vec<Figure>> {
     let (inbox, setup) = flow::prepare(1, BULK_BYTES, tuning);
-    let volley = Volley::new(payload(0, bytes), pace.time);
+    let volley = Volley::new(payload(0, bytes), pace.time.max(AT_LEAST));
     let sink = C::host(setup.listening(), Duty::Count(inbox.clone())).await?;
     let server = C::host(setup.listening(), Duty::Echo).await?;
     let client = C::host(setup, Duty::Volley(volley.clone())).await?;
