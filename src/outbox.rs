@@ -273,6 +273,11 @@ impl Outbox {
         end: u64,
         ticket: &mut Ticket,
     ) -> Poll<Result<(), NotDelivered>> {
+        if ENCODING.with(Cell::get) {
+            // The lock may be the encoder's, on this very thread.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let mut guard = self.queue.lock();
         let queue = &mut *guard;
         if queue.delivered >= end {
@@ -287,6 +292,10 @@ impl Outbox {
     }
 
     pub(crate) fn forget_delivery(&self, end: u64, ticket: u64) {
+        if ENCODING.with(Cell::get) {
+            // As above. What stays behind is a wake that nobody needs.
+            return;
+        }
         let waker = self.queue.lock().waiting().deliveries.remove(&(end, ticket));
         drop(waker);
     }

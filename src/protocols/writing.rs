@@ -50,6 +50,9 @@ pub trait Writing: Pea2Pea {
 
     /// How it is encoded. Messages may be sent from several threads, but one connection's encoder
     /// is used by one at a time.
+    ///
+    /// Inside `encode`, a send is refused ([`SendError::Reentrant`]), and a waiting
+    /// [`send`](Self::send) must not be polled or dropped.
     type Codec: for<'a> Encoder<Item<'a> = Self::Message, Error: Into<BoxError>> + Send + 'static;
 
     /// Makes the encoder of a new connection.
