@@ -1,7 +1,7 @@
 //! What was received, or queued, is not lost.
 
 use crate::harness::{Case, Seen, TestNode, TestRuntime, case, frame, meet};
-use anypea::{DisconnectReason, Disconnected, Writing, bytes::Bytes};
+use anypea::{DisconnectReason, Disconnected, Writing, bytes::Bytes, runtime::Clock};
 use futures::{
     AsyncReadExt, AsyncWriteExt,
     future::{join, pending},
@@ -18,6 +18,7 @@ pub fn cases() -> Vec<Case> {
         case(queued_messages_are_received_by_a_slow_handler),
         case(two_nodes_that_disconnect_at_once_lose_nothing),
         case(what_a_dead_peer_does_not_take_in_time_is_named_in_the_reason),
+        case(a_slow_reader_gets_all_though_it_takes_longer_than_the_quiet_time),
         case(a_peer_that_never_stops_sending_is_released_at_the_close_timeout),
         case(a_delivery_tells_that_the_bytes_are_out),
         case(a_delivery_tells_that_the_bytes_will_never_be_out),
@@ -192,6 +193,36 @@ async fn what_a_dead_peer_does_not_take_in_time_is_named_in_the_reason(rt: &Test
     assert_eq!(undelivered_bytes as u64, 4 * 1024 * 1024 + 4 - peer.stats().bytes_sent);
     assert_eq!(node.heuristics().lingers_expired, 1);
     assert!(matches!(node.reasons()[..], [DisconnectReason::User]));
+}
+
+async fn a_slow_reader_gets_all_though_it_takes_longer_than_the_quiet_time(rt: &TestRuntime) {
+    let quiet = Duration::from_secs(1);
+    let node = rt.setup().config(|config| {
+        config.linger_quiet = quiet;
+        config.socket.send_buffer_bytes = Some(32 * 1024);
+    });
+    let node = node.start().await;
+    let mut raw = rt.dial_raw(node.addr()).await;
+    let peer = node.only_peer(rt).await;
+    node.unicast(&peer, vec![7; 4 * 1024 * 1024].into()).unwrap();
+    let start = rt.now();
+    let end = peer.disconnect();
+    let mut gulp = vec![0; 64 * 1024];
+    let mut read = 0;
+    loop {
+        let count = rt.within("a gulp", raw.read(&mut gulp)).await.unwrap();
+        read += count;
+        if count == 0 {
+            break;
+        }
+        // Far less than the quiet time, each time.
+        rt.sleep(Duration::from_millis(25)).await;
+    }
+    assert_eq!(read, 4 + 4 * 1024 * 1024);
+    assert!(rt.now() - start > quiet, "it takes longer, all in all");
+    drop(raw);
+    let ended = rt.within("the disconnect", end).await;
+    assert!(matches!(ended, Disconnected::Ended(DisconnectReason::User)), "{ended:?}");
 }
 
 async fn a_peer_that_never_stops_sending_is_released_at_the_close_timeout(rt: &TestRuntime) {
