@@ -110,16 +110,16 @@ pub struct Growth {
     pub is_ours: bool,
     /// The runtime.
     pub runtime: &'static str,
-    /// Connections and a value, for each of [`PANELS`].
+    /// Connections and a value, for each panel of the plot.
     pub panels: [Vec<(f64, f64)>; 4],
 }
 
 /// What is drawn of it.
 const PANELS: [&str; 4] = [
-    "CPU time per message (µs)",
+    "CPU time per message, the same few (µs)",
+    "CPU time per message, all in turn (µs)",
     "memory per connection (kB)",
     "broadcast, per peer (µs)",
-    "accepted per second (thousands)",
 ];
 
 /// Draws how anypea grows: a panel for each value, a line for each
