@@ -1,10 +1,11 @@
 //! How anypea grows with the number of its connections: what a message costs, a connection's
 //! memory, a broadcast, and how fast connections are accepted.
 //!
-//! The node stands in a process of its own. The clients are raw ones, and the same few exchange a
-//! message at one time, however many there are, picked from all of them in turn; so the pattern
-//! of work is the same, and what differs is the number. What is hand-wired stands beside it: what
-//! grows there, too, is the kernel's.
+//! The node stands in a process of its own. The clients are raw ones, of which as many exchange a
+//! message at one time, however many there are; so the pattern of work is the same, and what
+//! differs is the number. Once they are the same few, among others that are silent, and once all
+//! have their turn, so that neither sockets nor connections are found in the cache: what is
+//! hand-wired stands beside it, to tell what of that is the kernel's.
 
 use anypea_bench::{
     child::{self, Child},
@@ -36,8 +37,10 @@ struct Stage {
     accepted: f64,
     /// Bytes of memory per connection.
     memory: f64,
-    /// CPU seconds of the node per message received and answered.
+    /// CPU seconds of the node per message received and answered, from all clients in turn.
     message: f64,
+    /// The same, where only a few of the clients say something.
+    same_few: f64,
     /// Seconds per peer until a broadcast is queued, where there is one.
     broadcast: Option<f64>,
 }
@@ -55,26 +58,35 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let messages = if options.extent == Extent::Full { 200_000 } else { 40_000 };
     println!("on {}\n", machine());
     println!(
-        "{:>11} {:24} {:>12} {:>16} {:>16} {:>16}",
-        "connections", "contender", "accepted", "memory each", "CPU a message", "broadcast each"
+        "{:>11} {:24} {:>12} {:>12} {:>14} {:>14} {:>14}",
+        "connections",
+        "contender",
+        "accepted",
+        "memory each",
+        "CPU, same few",
+        "CPU, in turn",
+        "broadcast each"
     );
     let (mut lines, mut grown) = (Vec::new(), false);
     for entry in options.entries().iter().filter(|entry| entry.grows()) {
         let stages = grow(entry, sizes, messages)?;
         for stage in &stages {
             println!(
-                "{:>11} {:24} {:>12} {:>16} {:>16} {:>16}",
+                "{:>11} {:24} {:>12} {:>12} {:>14} {:>14} {:>14}",
                 stage.connections,
                 entry.to_string(),
                 Unit::PerSecond.show(stage.accepted),
                 Unit::Bytes.show(stage.memory),
+                Unit::Seconds.show(stage.same_few),
                 Unit::Seconds.show(stage.message),
                 stage.broadcast.map_or_else(String::new, |time| Unit::Seconds.show(time)),
             );
         }
         if let (Some(few), Some(many)) = (stages.first(), stages.last()) {
-            let growth = many.message / few.message;
-            println!("growth message {} {} {growth:.3}\n", entry.runtime, entry.name);
+            let growth = many.same_few / few.same_few;
+            let (runtime, name) = (entry.runtime, entry.name);
+            println!("growth same-few {runtime} {name} {growth:.3}");
+            println!("growth in-turn {runtime} {name} {:.3}\n", many.message / few.message);
             grown |= entry.is_ours() && growth > MOST_GROWTH;
         }
         let points = |value: fn(&Stage) -> Option<f64>| {
@@ -86,10 +98,10 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
             is_ours: entry.is_ours(),
             runtime: entry.runtime,
             panels: [
+                points(|stage| Some(stage.same_few * 1e6)),
                 points(|stage| Some(stage.message * 1e6)),
                 points(|stage| Some(stage.memory / 1e3)),
                 points(|stage| stage.broadcast.map(|time| time * 1e6)),
-                points(|stage| Some(stage.accepted / 1e3)),
             ],
         });
     }
@@ -124,9 +136,13 @@ fn grow(entry: &Entry, sizes: &[usize], messages: usize) -> io::Result<Vec<Stage
         let cpu = node.cpu()?;
         exchange_in_turn(&mut peers, messages)?;
         let message = (node.cpu()? - cpu) / messages as f64;
+        // The same few again and again: only their number of neighbours has changed.
+        let cpu = node.cpu()?;
+        exchange_in_turn(&mut peers[..AT_ONCE], messages)?;
+        let same_few = (node.cpu()? - cpu) / messages as f64;
         let broadcast =
             if entry.is_ours() { Some(broadcast(&mut node, &mut peers)?) } else { None };
-        stages.push(Stage { connections, accepted, memory, message, broadcast });
+        stages.push(Stage { connections, accepted, memory, message, same_few, broadcast });
     }
     drop(peers);
     node.quit()?;
