@@ -1,6 +1,6 @@
 //! Sockets, as the programs hold them.
 
-use crate::{host::Host, tcp::gone};
+use crate::{host::Host, shared::Shared, tcp::gone, world::World};
 use anypea_runtime::{
     BoxFuture, ConnectOptions, ListenOptions, Listener, Network, Socket, Stream,
     futures_io::{AsyncRead, AsyncWrite, IoSlice},
@@ -68,7 +68,7 @@ fn is_mapped(ip: IpAddr) -> bool {
 struct Port {
     host: Host,
     listener: u32,
-    serial: u64,
+    serial: u32,
     addr: SocketAddr,
 }
 
@@ -95,8 +95,10 @@ impl Drop for Port {
 }
 
 fn stream(connection: Connection) -> Stream {
+    let Connection { end, serial, .. } = connection;
+    let (shared, host) = (connection.host.shared().clone(), connection.host.number());
     let connection = Arc::new(connection);
-    let half = Half(Arc::clone(&connection));
+    let half = Half { shared, host, end, serial, _connection: connection.clone() };
     Stream::from_parts(Box::new(half.clone()), Box::new(half), connection)
 }
 
@@ -104,7 +106,7 @@ fn stream(connection: Connection) -> Stream {
 struct Connection {
     host: Host,
     end: u32,
-    serial: u64,
+    serial: u32,
     local: SocketAddr,
     peer: SocketAddr,
     aborted: AtomicBool,
@@ -114,7 +116,7 @@ impl Connection {
     fn new(host: &Host, end: u32, mapped: bool) -> Self {
         let (serial, local, peer) = host.shared().with(|world| {
             let end = &world.ends[end as usize];
-            (end.serial, end.local, end.remote)
+            (end.serial, end.cold.local, end.cold.remote)
         });
         let shown = |addr: SocketAddr| match addr {
             SocketAddr::V4(v4) if mapped => (v4.ip().to_ipv6_mapped(), v4.port()).into(),
@@ -147,8 +149,29 @@ impl Drop for Connection {
 }
 
 /// Either half of a connection; each direction remembers one waker.
+///
+/// It knows itself what it needs, since with many connections each step through memory counts.
 #[derive(Clone)]
-struct Half(Arc<Connection>);
+struct Half {
+    shared: Arc<Shared>,
+    host: u32,
+    end: u32,
+    serial: u32,
+    /// Closes the connection when the other half is dropped, too.
+    _connection: Arc<Connection>,
+}
+
+impl Half {
+    fn with<T>(
+        &self,
+        change: impl FnOnce(&mut World, u32, u32) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if !self.shared.enter("a socket", self.host) {
+            return Poll::Ready(Err(gone()));
+        }
+        self.shared.with(|world| change(world, self.end, self.serial))
+    }
+}
 
 impl AsyncRead for Half {
     fn poll_read(
@@ -156,9 +179,7 @@ impl AsyncRead for Half {
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let Connection { host, end, serial, .. } = &*self.0;
-        host.usable("a socket")?;
-        host.shared().with(|world| world.poll_read(*end, *serial, cx, buf))
+        self.with(|world, end, serial| world.poll_read(end, serial, cx, buf))
     }
 }
 
@@ -176,9 +197,7 @@ impl AsyncWrite for Half {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let Connection { host, end, serial, .. } = &*self.0;
-        host.usable("a socket")?;
-        host.shared().with(|world| world.poll_write(*end, *serial, cx, bufs))
+        self.with(|world, end, serial| world.poll_write(end, serial, cx, bufs))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -186,8 +205,6 @@ impl AsyncWrite for Half {
     }
 
     fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Connection { host, end, serial, .. } = &*self.0;
-        host.usable("a socket")?;
-        Poll::Ready(host.shared().with(|world| world.close_write(*end, *serial)))
+        self.with(|world, end, serial| Poll::Ready(world.close_write(end, serial)))
     }
 }

@@ -4,11 +4,11 @@
 //! can't forget what is cancelled. Here an entry is put into the list of a slot, and cancelled out
 //! of it, in a few instructions; only the entries of the current 16 µs are sorted.
 
-use std::{cmp::Reverse, collections::BinaryHeap};
+use std::{cmp::Reverse, collections::BinaryHeap, num::NonZeroU32};
 
 /// An entry of a [`Queue`], until it is taken out or cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Key(u32);
+pub(crate) struct Key(NonZeroU32);
 
 /// Nanoseconds of a bucket, as a power of two.
 const BUCKET_BITS: u32 = 14;
@@ -88,12 +88,13 @@ impl<T: Copy> Queue<T> {
             index
         };
         self.place(index);
-        Key(index)
+        // `NONE` is no index, so this doesn't overflow. Zero is left for the absence of a key.
+        Key(NonZeroU32::MIN.saturating_add(index))
     }
 
     /// Takes an entry out before its time.
     pub(crate) fn cancel(&mut self, key: Key) {
-        let Key(index) = key;
+        let index = key.0.get() - 1;
         let Entry { previous, next, place, .. } = self.entries[index as usize];
         debug_assert_ne!(place, FREE, "an event was cancelled twice");
         if place == NEAR {

@@ -39,7 +39,7 @@ pub(crate) struct World {
     next_rule: u64,
     pub(crate) seed: u64,
     pub(crate) network: Network,
-    pub(crate) next_serial: u64,
+    pub(crate) next_serial: u32,
     buffers: Vec<VecDeque<u8>>,
     /// Wakers to be woken, and to be dropped, when the lock is released.
     pub(crate) woken: Vec<Waiter>,
@@ -78,7 +78,7 @@ pub(crate) enum Happening {
     /// A reset arrives, from somebody who knows nothing of the connection.
     Reset {
         end: u32,
-        serial: u64,
+        serial: u32,
     },
     Upkeep(u32),
     TimeWaitOver(u32),
@@ -191,9 +191,9 @@ impl World {
         number
     }
 
-    pub(crate) fn serial(&mut self) -> u64 {
+    pub(crate) fn serial(&mut self) -> u32 {
         let serial = self.next_serial;
-        self.next_serial += 1;
+        self.next_serial = self.next_serial.wrapping_add(1);
         serial
     }
 
@@ -292,8 +292,8 @@ impl World {
             note(&armed.waiter, format!("{:?}", Duration::from_nanos(armed.at)));
         }
         for (_, end) in &self.ends {
-            note(&end.reader, format!("bytes from {}", end.remote));
-            note(&end.writer, format!("room to send to {}", end.remote));
+            note(&end.reader, format!("bytes from {}", end.cold.remote));
+            note(&end.writer, format!("room to send to {}", end.cold.remote));
         }
         for (_, listening) in &self.listeners {
             note(&listening.acceptor, format!("connections to {}", listening.addr));

@@ -49,7 +49,7 @@ impl World {
         let serial = self.serial();
         let mut end =
             End::new(serial, (host, to), (local, remote), &options.socket, State::SynSent, random);
-        end.out.lost_since = self.now;
+        end.cold.lost_since = self.now;
         let tuple = end.tuple();
         let index = self.ends.insert(end) as u32;
         let ports = &mut self.hosts[host as usize].ports;
@@ -104,7 +104,7 @@ impl World {
     pub(crate) fn poll_connect(
         &mut self,
         end: u32,
-        serial: u64,
+        serial: u32,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         let Some(found) = self.end_mut(end, serial) else { return Poll::Ready(Err(gone())) };
@@ -135,7 +135,7 @@ impl World {
         if end.state == State::SynSent && end.out.due.is_none() {
             // It isn't sent again, but the answer has to come in time.
             end.out.losses = SYN_RETRIES + 1;
-            let at = (end.out.lost_since + ((2 << SYN_RETRIES) - 1) * SECOND).max(self.now);
+            let at = (end.cold.lost_since + ((2 << SYN_RETRIES) - 1) * SECOND).max(self.now);
             end.out.due = Some(self.queue.insert(at, Happening::Syn(index)));
         }
         (EventKind::Syn, to, u64::from(from))
@@ -153,7 +153,7 @@ impl World {
     fn arrive(&mut self, index: u32) -> bool {
         let end = &self.ends[index as usize];
         let (serial, from, host) = (end.serial, end.host, end.to);
-        let (local, remote) = (end.remote, end.local);
+        let (local, remote) = (end.cold.remote, end.cold.local);
         let tuple = Tuple { port: local.port(), ip: local.ip(), remote };
         match self.hosts[host as usize].ports.get(&tuple) {
             Some(Use::End { end: other, .. }) if other != index => {
@@ -195,7 +195,7 @@ impl World {
     fn answer(&mut self, index: u32, state: State, options: &SocketOptions, tuple: Tuple) {
         let dialer = &self.ends[index as usize];
         let (from, host) = (dialer.host, dialer.to);
-        let (local, remote) = (dialer.remote, dialer.local);
+        let (local, remote) = (dialer.cold.remote, dialer.cold.local);
         let random = Random::new(dialer.random.state(), Purpose::Connection, &[1]);
         let serial = self.serial();
         let mut end = End::new(serial, (host, from), (local, remote), options, state, random);
@@ -227,13 +227,13 @@ impl World {
         end.state = State::Open;
         end.heard_at = self.now;
         self.woken.extend(end.writer.take());
-        if let Some(probing) = &end.keepalive {
+        if let Some(probing) = &end.cold.keepalive {
             let at = self.now + crate::units::nanos(probing.options.time);
             end.upkeep = Some(self.queue.insert(at, Happening::Upkeep(index)));
         }
     }
 
-    pub(crate) fn end_mut(&mut self, end: u32, serial: u64) -> Option<&mut End> {
+    pub(crate) fn end_mut(&mut self, end: u32, serial: u32) -> Option<&mut End> {
         self.ends.get_mut(end as usize).filter(|found| found.serial == serial)
     }
 

@@ -17,7 +17,7 @@ type Happened = (EventKind, u32, u64);
 
 impl World {
     /// The program has dropped its socket, or the dial.
-    pub(crate) fn close(&mut self, index: u32, serial: u64, abort: bool) {
+    pub(crate) fn close(&mut self, index: u32, serial: u32, abort: bool) {
         let Some(end) = self.end_mut(index, serial) else { return };
         end.orphan = true;
         let (reader, writer) = (end.reader.take(), end.writer.take());
@@ -118,7 +118,7 @@ impl World {
     /// The host of the peer knows nothing of the connection, and will say so.
     pub(crate) fn answer_with_reset(&mut self, index: u32) {
         let end = &mut self.ends[index as usize];
-        end.out.segments.clear();
+        end.out.segments = Default::default();
         let serial = end.serial;
         if end.state == State::Resetting {
             return self.free(index);
@@ -127,7 +127,7 @@ impl World {
         self.queue.insert(at, Happening::Reset { end: index, serial });
     }
 
-    pub(crate) fn reset_arrived(&mut self, index: u32, serial: u64) -> Happened {
+    pub(crate) fn reset_arrived(&mut self, index: u32, serial: u32) -> Happened {
         let Some(end) = self.end_mut(index, serial) else {
             return (EventKind::Reset, crate::event::NO_HOST, 0);
         };
@@ -145,7 +145,7 @@ impl World {
         end.upkeep = None;
         let happened = (EventKind::Upkeep, end.host, u64::from(end.to));
         let (idle, peer) = (self.now - end.heard_at, end.peer);
-        let Some(probing) = end.keepalive.as_mut().filter(|_| !end.orphan) else {
+        let Some(probing) = end.cold.keepalive.as_mut().filter(|_| !end.orphan) else {
             self.free(index);
             return happened;
         };
@@ -165,7 +165,7 @@ impl World {
             time
         } else {
             let end = &mut self.ends[index as usize];
-            let Some(probing) = &mut end.keepalive else { return happened };
+            let Some(probing) = &mut end.cold.keepalive else { return happened };
             probing.unanswered += 1;
             if probing.unanswered > probing.options.retries {
                 self.time_out(index);

@@ -12,7 +12,7 @@ use std::{
 
 /// A listening socket.
 pub(crate) struct Listening {
-    pub(crate) serial: u64,
+    pub(crate) serial: u32,
     pub(crate) host: u32,
     pub(crate) addr: SocketAddr,
     pub(crate) options: SocketOptions,
@@ -37,7 +37,7 @@ impl World {
         host: u32,
         addr: SocketAddr,
         options: &ListenOptions,
-    ) -> io::Result<(u32, u64, SocketAddr)> {
+    ) -> io::Result<(u32, u32, SocketAddr)> {
         let ip = addr.ip().to_canonical();
         if !self.owns(host, ip) && !ip.is_unspecified() {
             return Err(io::ErrorKind::AddrNotAvailable.into());
@@ -68,7 +68,7 @@ impl World {
     }
 
     /// Frees the port. Connections that nobody has accepted are reset.
-    pub(crate) fn unlisten(&mut self, listener: u32, serial: u64) {
+    pub(crate) fn unlisten(&mut self, listener: u32, serial: u32) {
         if !self.is_listening(listener, serial) {
             return;
         }
@@ -81,7 +81,7 @@ impl World {
         }
     }
 
-    pub(crate) fn is_listening(&self, listener: u32, serial: u64) -> bool {
+    pub(crate) fn is_listening(&self, listener: u32, serial: u32) -> bool {
         self.listeners.get(listener as usize).is_some_and(|found| found.serial == serial)
     }
 
@@ -89,7 +89,7 @@ impl World {
     pub(crate) fn poll_accept(
         &mut self,
         listener: u32,
-        serial: u64,
+        serial: u32,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<u32>> {
         if !self.is_listening(listener, serial) {

@@ -30,12 +30,10 @@ const MIN_BUFFER_BYTES: usize = 2 * 1024;
 /// One end of a connection.
 pub(crate) struct End {
     /// Unique in the run, while slots are used again.
-    pub(crate) serial: u64,
+    pub(crate) serial: u32,
     pub(crate) host: u32,
     /// The host that has the peer's address.
     pub(crate) to: u32,
-    pub(crate) local: SocketAddr,
-    pub(crate) remote: SocketAddr,
     /// The other end, as long as that knows of the connection.
     pub(crate) peer: u32,
     pub(crate) state: State,
@@ -51,11 +49,20 @@ pub(crate) struct End {
     pub(crate) listed: bool,
     pub(crate) upkeep: Option<Key>,
     pub(crate) heard_at: u64,
-    pub(crate) keepalive: Option<Box<Probing>>,
-    pub(crate) user_timeout: Option<u64>,
     pub(crate) random: Random,
+    pub(crate) cold: Box<Cold>,
     pub(crate) reader: Option<Waiter>,
     pub(crate) writer: Option<Waiter>,
+}
+
+/// What is seldom asked for. It lies apart, so that the rest of many ends fits into a cache.
+pub(crate) struct Cold {
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
+    /// When the first segment was lost for the first time.
+    pub(crate) lost_since: u64,
+    pub(crate) keepalive: Option<Probing>,
+    pub(crate) user_timeout: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +70,7 @@ pub(crate) enum State {
     SynSent,
     SynReceived {
         listener: u32,
-        serial: u64,
+        serial: u32,
     },
     Open,
     /// Over, with this error.
@@ -78,12 +85,11 @@ pub(crate) struct Outgoing {
     pub(crate) bytes: VecDeque<u8>,
     pub(crate) in_flight: usize,
     pub(crate) capacity: usize,
-    pub(crate) segments: VecDeque<Segment>,
+    pub(crate) segments: Segments,
     /// When the last segment arrives; no later one does so earlier.
     pub(crate) last_at: u64,
-    /// How often in a row the first segment got lost, and since when.
+    /// How often in a row the first segment got lost.
     pub(crate) losses: u32,
-    pub(crate) lost_since: u64,
     pub(crate) fin: Fin,
     /// The FIN was sent before the peer's arrived, so this is the side that waits in `TIME_WAIT`.
     pub(crate) closed_first: bool,
@@ -114,6 +120,37 @@ pub(crate) enum Carries {
     Reset,
 }
 
+/// Segments on their way, the first of which has a place without an allocation: more often than
+/// not it is the only one.
+#[derive(Default)]
+pub(crate) struct Segments {
+    first: Option<Segment>,
+    #[expect(clippy::box_collection, reason = "most ends have none, so 24 bytes are saved")]
+    rest: Option<Box<VecDeque<Segment>>>,
+}
+
+impl Segments {
+    pub(crate) fn push(&mut self, segment: Segment) {
+        match self.first {
+            None => self.first = Some(segment),
+            Some(_) => self.rest.get_or_insert_default().push_back(segment),
+        }
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Segment> {
+        let next = self.rest.as_mut().and_then(|rest| rest.pop_front());
+        std::mem::replace(&mut self.first, next)
+    }
+
+    pub(crate) fn first(&self) -> Option<Segment> {
+        self.first
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+}
+
 /// Keepalive probes of an idle connection.
 pub(crate) struct Probing {
     pub(crate) options: Keepalive,
@@ -122,7 +159,7 @@ pub(crate) struct Probing {
 
 impl End {
     fn new(
-        serial: u64,
+        serial: u32,
         (host, to): (u32, u32),
         (local, remote): (SocketAddr, SocketAddr),
         options: &SocketOptions,
@@ -130,24 +167,20 @@ impl End {
         random: Random,
     ) -> Self {
         let bytes = |wanted: Option<usize>| wanted.unwrap_or(BUFFER_BYTES).max(MIN_BUFFER_BYTES);
-        let probing =
-            |options: &Keepalive| Box::new(Probing { options: options.clone(), unanswered: 0 });
+        let probing = |options: &Keepalive| Probing { options: options.clone(), unanswered: 0 };
         Self {
             serial,
             host,
             to,
-            local,
-            remote,
             peer: NONE,
             state,
             out: Outgoing {
                 bytes: VecDeque::new(),
                 in_flight: 0,
                 capacity: bytes(options.send_buffer_bytes),
-                segments: VecDeque::new(),
+                segments: Segments::default(),
                 last_at: 0,
                 losses: 0,
-                lost_since: 0,
                 fin: Fin::No,
                 closed_first: false,
                 due: None,
@@ -161,16 +194,21 @@ impl End {
             listed: true,
             upkeep: None,
             heard_at: 0,
-            keepalive: options.keepalive.as_ref().map(probing),
-            user_timeout: options.user_timeout.map(crate::units::nanos),
             random,
+            cold: Box::new(Cold {
+                local,
+                remote,
+                lost_since: 0,
+                keepalive: options.keepalive.as_ref().map(probing),
+                user_timeout: options.user_timeout.map(crate::units::nanos),
+            }),
             reader: None,
             writer: None,
         }
     }
 
     pub(crate) fn tuple(&self) -> Tuple {
-        Tuple { port: self.local.port(), ip: self.local.ip(), remote: self.remote }
+        Tuple { port: self.cold.local.port(), ip: self.cold.local.ip(), remote: self.cold.remote }
     }
 
     /// Bytes that wait for room in the peer's window.

@@ -59,7 +59,7 @@ impl World {
         let bytes = if let Carries::Data(bytes) = what { bytes as usize } else { 0 };
         let at = self.transit(index, bytes);
         let out = &mut self.ends[index as usize].out;
-        out.segments.push_back(Segment { at, what });
+        out.segments.push(Segment { at, what });
         if out.due.is_none() {
             out.due = Some(self.queue.insert(at, Happening::Deliver(index)));
         }
@@ -129,7 +129,7 @@ impl World {
         let end = &mut self.ends[index as usize];
         end.out.losses = 0;
         let (from, to, peer, serial) = (end.host, end.to, end.peer, end.serial);
-        let segment = end.out.segments.pop_front();
+        let segment = end.out.segments.pop();
         let Some(Segment { what, .. }) = segment else { return (EventKind::Upkeep, from, 0) };
         if peer == NONE {
             self.answer_with_reset(index);
@@ -173,7 +173,7 @@ impl World {
         };
         if let Some(end) = self.end_mut(index, serial)
             && end.out.due.is_none()
-            && let Some(next) = end.out.segments.front().copied()
+            && let Some(next) = end.out.segments.first()
         {
             let at = next.at.max(self.now);
             let due = self.queue.insert(at, Happening::Deliver(index));
@@ -245,7 +245,7 @@ impl World {
     fn lost(&mut self, index: u32) -> Happened {
         let end = &mut self.ends[index as usize];
         if end.out.losses == 0 {
-            end.out.lost_since = self.now;
+            end.cold.lost_since = self.now;
         }
         end.out.losses += 1;
         let happened = (EventKind::Lost, end.host, u64::from(end.out.losses));
@@ -259,9 +259,9 @@ impl World {
         let mut at = self.now + pause;
         // After the last try there is still the wait for its answer.
         let mut give_up = end.out.losses > retries + 1 || end.state == State::Resetting;
-        if let Some(timeout) = end.user_timeout {
-            at = at.min((end.out.lost_since + timeout).max(self.now + 1));
-            give_up |= self.now - end.out.lost_since >= timeout;
+        if let Some(timeout) = end.cold.user_timeout {
+            at = at.min((end.cold.lost_since + timeout).max(self.now + 1));
+            give_up |= self.now - end.cold.lost_since >= timeout;
         }
         if give_up {
             self.time_out(index);

@@ -1,6 +1,6 @@
 //! Reading, writing, closing a direction.
 
-use super::{Fin, NONE, State, listening::gone};
+use super::{End, Fin, NONE, State, listening::gone};
 use crate::world::{World, register};
 use std::{
     io::{self, IoSlice},
@@ -8,15 +8,20 @@ use std::{
 };
 
 impl World {
+    /// Returns the end of a socket, unless its host has crashed.
+    fn usable_mut(&mut self, index: u32, serial: u32) -> Option<&mut End> {
+        self.end_mut(index, serial).filter(|end| !end.orphan)
+    }
+
     pub(crate) fn poll_read(
         &mut self,
         index: u32,
-        serial: u64,
+        serial: u32,
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         let short_io = self.network.short_io;
-        let Some(end) = self.end_mut(index, serial) else { return Poll::Ready(Err(gone())) };
+        let Some(end) = self.usable_mut(index, serial) else { return Poll::Ready(Err(gone())) };
         if !end.received.is_empty() && !buf.is_empty() {
             let mut bytes = end.received.len().min(buf.len());
             if bytes > 1 && end.random.chance(short_io) {
@@ -63,12 +68,12 @@ impl World {
     pub(crate) fn poll_write(
         &mut self,
         index: u32,
-        serial: u64,
+        serial: u32,
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let short_io = self.network.short_io;
-        let Some(end) = self.end_mut(index, serial) else { return Poll::Ready(Err(gone())) };
+        let Some(end) = self.usable_mut(index, serial) else { return Poll::Ready(Err(gone())) };
         if let State::Dead(kind) = end.state {
             let after_fin = end.fin_received || end.out.fin != Fin::No;
             let kind = if after_fin { io::ErrorKind::BrokenPipe } else { kind };
@@ -103,8 +108,8 @@ impl World {
     }
 
     /// Sends a FIN after what was written before.
-    pub(crate) fn close_write(&mut self, index: u32, serial: u64) -> io::Result<()> {
-        let Some(end) = self.end_mut(index, serial) else { return Err(gone()) };
+    pub(crate) fn close_write(&mut self, index: u32, serial: u32) -> io::Result<()> {
+        let Some(end) = self.usable_mut(index, serial) else { return Err(gone()) };
         if end.state == State::Open && end.out.fin == Fin::No {
             end.out.fin = Fin::Queued;
             let writer = end.writer.take();
