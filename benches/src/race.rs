@@ -9,7 +9,7 @@ use crate::{
 use std::{collections::BTreeMap, io, sync::mpsc, thread, time::Duration};
 
 /// How long a run may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How a race is run.
 #[derive(Clone, Copy, Debug)]
