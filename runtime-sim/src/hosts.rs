@@ -1,6 +1,6 @@
 //! A group of hosts that run the same program.
 
-use crate::{Crash, Host, HostSet, Sim, shared::lock, sim::Boot};
+use crate::{Crash, Host, HostSet, Sim, crash::Boot, shared::lock};
 use anypea_runtime::BoxFuture;
 use std::{
     fmt,

@@ -54,6 +54,7 @@
 
 mod check;
 mod clock;
+mod crash;
 mod driver;
 mod event;
 mod faults;
@@ -68,8 +69,10 @@ mod report;
 mod shared;
 mod shrink;
 mod sim;
+mod simulation;
 mod tasks;
 mod tcp;
+mod trouble;
 mod units;
 mod world;
 
@@ -81,5 +84,7 @@ pub use hosts::Hosts;
 pub use link::{HostSet, Latency, Link};
 pub use options::Options;
 pub use report::Failure;
-pub use sim::{Crash, Fault, Sim, Simulation, Skew};
+pub use sim::Sim;
+pub use simulation::Simulation;
+pub use trouble::{Crash, Fault, Skew};
 pub use units::{kbit, mbit, mins, ms, secs, us};

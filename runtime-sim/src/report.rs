@@ -3,9 +3,12 @@
 use crate::{
     Event,
     check::Run,
+    driver::message,
+    event::{HostName, NO_HOST},
     shared::{Shared, Violation},
 };
 use std::{
+    any::Any,
     cell::{Cell, RefCell},
     error::Error,
     fmt, panic,
@@ -94,7 +97,7 @@ impl Failure {
             outcome(&second),
         );
         let at = one.get(which).map_or(Duration::ZERO, Event::at);
-        let violation = Violation { message, host: crate::event::NO_HOST, task: None, at: 0 };
+        let violation = Violation { message, host: NO_HOST, task: None, at: 0 };
         let events = which as u64;
         Self { at, events, diverged: true, ..Self::unstarted(seed, violation) }
     }
@@ -160,6 +163,26 @@ impl fmt::Display for Failure {
 }
 
 impl Error for Failure {}
+
+impl Violation {
+    pub(crate) fn of_panic(shared: &Shared, panic: &(dyn Any + Send)) -> Self {
+        Self { message: message(panic), host: NO_HOST, task: Some(0), at: shared.now() }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = Duration::from_nanos(self.at);
+        match self.task {
+            Some(0) => write!(f, "in the body of the simulation, at {at:?}: {}", self.message),
+            Some(task) => {
+                write!(f, "in task {task} of {}, at {at:?}: {}", HostName(self.host), self.message)
+            }
+            None if self.host == NO_HOST => write!(f, "at {at:?}: {}", self.message),
+            None => write!(f, "on {}, at {at:?}: {}", HostName(self.host), self.message),
+        }
+    }
+}
 
 thread_local! {
     static KEEPS: Cell<bool> = const { Cell::new(false) };

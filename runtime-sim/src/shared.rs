@@ -1,9 +1,9 @@
 //! What the handles of one simulation share, and who may use it.
 
 use crate::{
+    crash::Boot,
     event::{HostName, NO_HOST, Trace},
     options::Options,
-    sim::Boot,
     tasks::Tasks,
     world::{Waiter, World},
 };
