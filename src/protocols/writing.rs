@@ -59,10 +59,11 @@ pub trait Writing: Pea2Pea {
     fn codec(&self, peer: &Peer) -> Self::Codec;
 
     /// How many bytes may be queued before a connection's queue counts as full. The message that
-    /// crosses the limit is still taken, so it can be exceeded by one frame. 1 MiB by default.
-    /// Read once per connection.
+    /// crosses the limit is still taken, so it can be exceeded by one frame. 256 KiB by default:
+    /// more than that falls out of the processor's cache on its way to the socket. Read once per
+    /// connection.
     fn queue_bytes(&self) -> usize {
-        1024 * 1024
+        256 * 1024
     }
 
     /// How long the peer may take for each 256 KiB, or for what is queued if that is less, before
