@@ -51,8 +51,8 @@ impl Deadline {
                 self.armed = Some(at);
             }
             ready!(timer.as_mut().poll(cx));
-            // The timer of a runtime that is gone fires at once and for ever, so the clock, not
-            // the timer, must not be what ends this loop: an early timer is re-armed only once.
+            // Taken at its word, without a look at the clock: the timer of a runtime that is gone
+            // fires at once, however often it is re-armed, and this loop would never end.
             if self.armed >= Some(at) {
                 return Poll::Ready(());
             }

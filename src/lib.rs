@@ -16,7 +16,8 @@
 //!
 //! A node is told its runtime once, when it is made. There is no default runtime and no guessing;
 //! the features `tokio`, `async-std` and `smol` each add a re-export of an adapter and nothing
-//! else. Any other executor will do as well: see [`choosing_a_runtime`] and [`runtime`].
+//! else, and `sim` one of the simulator, in which a seed decides all that happens. Any other
+//! executor will do as well: see [`choosing_a_runtime`] and [`runtime`].
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]

@@ -9,7 +9,7 @@
 //! # mod my { pub struct Executor;
 //! # impl Executor { pub fn new() -> Self { Self }
 //! #     pub fn block_on(&self, _: anypea_runtime::BoxFuture<'static, ()>) {} }
-//! # pub fn adapter(_: &Executor) -> std::sync::Arc<dyn anypea_runtime::Runtime> { todo!() } }
+//! # pub fn adapter(_: &Executor) -> std::sync::Arc<dyn anypea_runtime::Runtime> { loop {} } }
 //! struct Mine(my::Executor);
 //!
 //! impl kit::Harness for Mine {
